@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# run_all.sh -- runs every example for a moment and checks what it does.
+#
+#     examples/run_all.sh [FOLDER]        of the built examples; build/release/examples if not given
+#
+# Each example is one line, `ok NAME` or `FAIL NAME (why)`; the last line is `N passed, N failed`.
+# An example that has no case below fails: whoever adds one says here how it is run.
+set -u
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "${1:-$root/build/release/examples}" || exit 1
+
+passed=0 failed=0 server=
+output=$(mktemp) || exit 1
+# shellcheck disable=SC2317   # called by the trap
+cleanup() {
+    [ -z "$server" ] || kill -KILL "$server" 2>/dev/null
+    rm -f "$output"
+}
+trap cleanup EXIT
+
+# Waits until something listens on a port of this machine, the server died, or 10 s are over.
+await_port() {
+    local deadline=$((SECONDS + 10))
+    until (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
+        kill -0 "$server" 2>/dev/null || return 1
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.05
+    done
+}
+
+free_port() {
+    local port
+    for port in $(shuf -i 20000-29999 -n 20); do
+        (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+    done
+}
+
+# echo_server PORT STATUS COMMAND...: it must echo under load, and end with STATUS on SIGTERM.
+echo_server() {
+    local port=$1 want=$2 status=0
+    shift 2
+    "$@" >>"$output" 2>&1 &
+    server=$!
+    if ! await_port "$port"; then
+        echo "does not listen on port $port" >>"$output"
+        return 1
+    fi
+    timeout 30 ./echo_load "127.0.0.1:$port" --conns 20 --seconds 1 --warmup 0 >>"$output" 2>&1 ||
+        status=$?
+    kill -TERM "$server"
+    timeout 20 tail --pid="$server" -f /dev/null || kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    local end=$?
+    server=
+    [ $status -eq 0 ] || { echo "the load failed with status $status" >>"$output"; return 1; }
+    [ $end -eq "$want" ] || { echo "ended with status $end, not $want" >>"$output"; return 1; }
+}
+
+run_example() {
+    local port
+    case $1 in
+    echo)
+        port=$(free_port)
+        echo_server "$port" 0 ./echo "127.0.0.1:$port" --workers 2
+        ;;
+    01_echo)
+        echo_server 7000 143 ./01_echo
+        ;;
+    echo_load)
+        ./echo_load --help >"$output" 2>&1 # the servers above are its real work
+        ;;
+    *)
+        echo "run_all.sh does not know how to run it" >"$output"
+        return 1
+        ;;
+    esac
+}
+
+for program in *; do
+    if [ ! -f "$program" ] || [ ! -x "$program" ]; then
+        continue
+    fi
+    : >"$output"
+    if run_example "$program"; then
+        echo "ok $program"
+        passed=$((passed + 1))
+    else
+        cat "$output"
+        echo "FAIL $program ($(tail -n 1 "$output"))"
+        failed=$((failed + 1))
+    fi
+done
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * buf.c -- leases: lent, and brought home.
+ *
+ *     AWAY    -> PENDING  [rv_lease_picked]    the kernel filled it
+ *     PENDING -> OUT      [rv_stream_take]     a task has it
+ *     AWAY    -> OUT      [rv_lease_borrow, and one-shot receives]
+ *     PENDING, OUT -> AWAY    [rv_lease_return]  at home, or of the pool
+ *     PENDING, OUT -> COMING  [rv_lease_return]  elsewhere: by its worker's inbox
+ *     COMING  -> AWAY     [rv_lease_message]
+ *
+ * (1) The state is a word that stray memory does not hold by chance; a buffer that does not say OUT
+ *     when its user gives it away is not his, and that ends the process.
+ * (2) A picked lease is given to the kernel by its own worker only. From elsewhere it travels
+ *     without waking anybody, unless its home says that streams wait for buffers there. Returner:
+ *     push, fence, look at `starved`. Home: set `starved`, fence, look into the inbox, sleep. One
+ *     of the two sees the other.
+ * (3) At most out_max leases are borrowed; a returned one goes to who has waited longest.
+ *
+ * Threads: return - anyone; picked, message - the group's worker; borrow - a task.
+ */
+#include "io/buf.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+#include "io/io.h"
+#include "io/stream.h"
+#include "mem/alloc.h"
+#include "mem/die.h"
+#include "sched/wait.h"
+
+#define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
+
+/* ---- the group of a worker ------------------------------------------------------------------- */
+
+int rv_group_init(struct rv_io_worker *iw, size_t bytes, uint32_t bufs)
+{
+    struct rv_group *g = &iw->group;
+    g->base = rv_map_lazy(bytes * bufs);
+    g->leases = rv_map_lazy(sizeof *g->leases * bufs);
+    g->bytes = bytes;
+    g->bufs = bufs;
+    if (!g->base || !g->leases) {
+        rv_group_finish(iw);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void rv_group_finish(struct rv_io_worker *iw)
+{
+    struct rv_group *g = &iw->group;
+    rv_unmap(g->base, g->bytes * g->bufs);
+    rv_unmap(g->leases, sizeof *g->leases * g->bufs);
+    *g = (struct rv_group){0};
+}
+
+struct rv_lease *rv_lease_picked(struct rv_io_worker *iw, uint32_t cflags, int32_t res)
+{
+    struct rv_group *g = &iw->group;
+    uint32_t id = cflags >> RV_OPF_BUFFER_SHIFT;
+    RV_MUST(id < g->bufs);
+    struct rv_lease *l = &g->leases[id];
+    RV_MUST(l->pub.opaque[1] == RV_LEASE_AWAY || l->pub.opaque[1] == 0); /* 0: its first time */
+    l->mem = g->base + (size_t)id * g->bytes;
+    l->msg.aux = id;
+    l->pub.data = l->mem;
+    l->pub.len = res > 0 ? (size_t)res : 0;
+    l->pub.cap = g->bytes;
+    l->pub.opaque[0] = (uintptr_t)iw;
+    l->pub.opaque[1] = RV_LEASE_PENDING;
+    g->free--;
+    rv_count(&iw->n.leases, 1);
+    return l;
+}
+
+/* On the group's own worker. */
+static void home(struct rv_io_worker *iw, struct rv_lease *l)
+{
+    l->pub.opaque[1] = RV_LEASE_AWAY;
+    iw->group.free++;
+    iw->driver->provide(iw, l->msg.aux);
+    if (__builtin_expect(iw->starved_first != NULL, 0))
+        rv_stream_feed(iw);
+}
+
+void rv_lease_message(struct rv_io_worker *iw, struct rv_msg *m)
+{
+    struct rv_lease *l = (struct rv_lease *)((char *)m - offsetof(struct rv_lease, msg));
+    RV_MUST(l->pub.opaque[1] == RV_LEASE_COMING);
+    rv_count(&iw->n.leases_home, 1);
+    home(iw, l);
+}
+
+static void send_home(struct rv_io_worker *to, struct rv_lease *l)
+{
+    l->pub.opaque[1] = RV_LEASE_COMING;
+    l->msg.kind = RV_IO_MSG_LEASE;
+    rv_inbox_push(&to->w->inbox, &l->msg);
+    rv_fence_seqcst(); /* (2); pairs with the fence in park.c */
+    if (rv_load_relaxed(&to->group.starved))
+        rv_wake_worker(to->io->sched, to->w);
+}
+
+/* ---- borrowing ------------------------------------------------------------------------------- */
+
+struct rv_borrower {
+    struct rv_sched *sched;
+    uint64_t token;
+    struct rv_borrower *next;
+    struct rv_lease *lease; /* handed over; then it is out of the queue */
+    bool granted;           /* the same, but he has to make the block himself */
+};
+
+/* The longest waiter, taken out of the queue; NULL: nobody waits. Under the lock. */
+static struct rv_borrower *next_borrower(struct rv_borrow *b)
+{
+    struct rv_borrower *who = b->first;
+    if (who) {
+        b->first = who->next;
+        if (!b->first)
+            b->last = NULL;
+    }
+    return who;
+}
+
+static bool leave_queue(struct rv_borrow *b, struct rv_borrower *who)
+{
+    struct rv_borrower *before = NULL, *at = b->first;
+    while (at && at != who) {
+        before = at;
+        at = at->next;
+    }
+    if (!at)
+        return false;
+    if (before)
+        before->next = who->next;
+    else
+        b->first = who->next;
+    if (b->last == who)
+        b->last = before;
+    return true;
+}
+
+/* Passes a place on: with the block that was returned, or, where that is NULL, without. */
+static void pass_on(struct rv_io *io, struct rv_io_worker *iw, struct rv_lease *l)
+{
+    struct rv_borrow *b = &io->borrow;
+    rv_lock_acquire(&b->lock);
+    struct rv_borrower *who = next_borrower(b);
+    uint64_t token = who ? who->token : 0;
+    struct rv_lease *spare = NULL;
+    if (who) {
+        who->lease = l;
+        who->granted = true;
+    } else {
+        b->out--;
+        if (l && b->idle < IDLE_MAX) {
+            rv_lease_link(l, b->idle_list);
+            b->idle_list = l;
+            b->idle++;
+        } else {
+            spare = l;
+        }
+    }
+    rv_lock_release(&b->lock);
+    rv_free(spare);
+    struct rv_worker *w = iw && iw->io == io ? iw->w : NULL;
+    if (token)
+        rv_wait_fire(io->sched, w, token, RV_WOKEN, UINT32_MAX);
+}
+
+/* A place is ours: the block for it. */
+static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lease **ret_lease)
+{
+    struct rv_io *io = iw->io;
+    if (!l) {
+        l = rv_alloc_aligned(sizeof *l + io->buf_bytes, RV_CACHE_LINE);
+        if (!l) {
+            pass_on(io, iw, NULL);
+            return -ENOMEM;
+        }
+        *l = (struct rv_lease){.mem = (unsigned char *)(l + 1)};
+        l->pub.opaque[0] = (uintptr_t)io | 1;
+        l->pub.cap = io->buf_bytes;
+    }
+    l->pub.data = l->mem;
+    l->pub.len = 0;
+    l->pub.opaque[1] = RV_LEASE_OUT;
+    rv_count(&iw->n.leases, 1);
+    *ret_lease = l;
+    return 0;
+}
+
+/* Queues for a place, with the lock held. 0: ours; -ETIMEDOUT, -ECANCELED. */
+static int await_place(struct rv_io_worker *iw, int64_t until, struct rv_lease **ret_block)
+{
+    struct rv_borrow *b = &iw->io->borrow;
+    struct rv_borrower me = {.sched = iw->io->sched};
+    me.token = rv_wait_arm(me.sched, iw->w->cur, 0);
+    if (b->last)
+        b->last->next = &me;
+    else
+        b->first = &me;
+    b->last = &me;
+    rv_lock_release(&b->lock);
+    rv_count(&iw->n.lease_waits, 1);
+    int why = rv_wait_park(iw->w, iw->w->cur, until);
+    if (why != RV_WOKEN) {
+        rv_lock_acquire(&b->lock);
+        bool waiting = leave_queue(b, &me);
+        rv_lock_release(&b->lock);
+        if (waiting)
+            return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED;
+    }
+    RV_ASSERT(me.granted);
+    *ret_block = me.lease;
+    return 0;
+}
+
+int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until)
+{
+    struct rv_io_worker *iw = rv_io_of(rv_worker_self());
+    struct rv_borrow *b = &iw->io->borrow;
+    struct rv_lease *l = NULL;
+    rv_lock_acquire(&b->lock);
+    if (b->first || b->out == b->out_max) {
+        int r = await_place(iw, until, &l);
+        if (r < 0)
+            return r;
+        return make_block(rv_io_of(rv_worker_self()), l, ret_lease);
+    }
+    b->out++;
+    if (b->idle_list) {
+        l = b->idle_list;
+        b->idle_list = rv_lease_next(l);
+        b->idle--;
+    }
+    rv_lock_release(&b->lock);
+    return make_block(iw, l, ret_lease);
+}
+
+void rv_borrow_finish(struct rv_borrow *b)
+{
+    while (b->idle_list) {
+        struct rv_lease *l = b->idle_list;
+        b->idle_list = rv_lease_next(l);
+        rv_free(l);
+    }
+    b->idle = 0;
+}
+
+/* ---- giving back ----------------------------------------------------------------------------- */
+
+void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l)
+{
+    uintptr_t owner = l->pub.opaque[0];
+    if (__builtin_expect(owner == (uintptr_t)iw, 1)) {
+        home(iw, l);
+    } else if (owner & 1) {
+        l->pub.opaque[1] = RV_LEASE_AWAY;
+        pass_on((struct rv_io *)(owner - 1), iw, l);
+    } else {
+        send_home((struct rv_io_worker *)owner, l);
+    }
+}
+
+void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first)
+{
+    while (first) {
+        struct rv_lease *next = rv_lease_next(first);
+        rv_lease_return(iw, first);
+        first = next;
+    }
+}
+
+struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *call)
+{
+    if (!buf)
+        rv_die("%s was given no buffer.", call);
+    switch (buf->opaque[1]) {
+    case RV_LEASE_OUT:
+        return (struct rv_lease *)buf;
+    case RV_LEASE_AWAY:
+    case RV_LEASE_PENDING:
+    case RV_LEASE_COMING:
+        rv_die("%s was given a buffer that has been returned already.", call);
+    default:
+        rv_die("%s was given something that is not a leased buffer.", call);
+    }
+}
+
+/* ---- the public calls ------------------------------------------------------------------------ */
+
+int reeve_buf_borrow(struct reeve_buf **ret_buf, reeve_time deadline)
+{
+    struct rv_io_worker *iw = rv_io_in_task("reeve_buf_borrow");
+    struct rv_lease *l;
+    int r = rv_wait_check(iw->io->sched, iw->w->cur);
+    if (r == 0)
+        r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));
+    if (r < 0)
+        return r;
+    *ret_buf = &l->pub;
+    return 0;
+}
+
+void reeve_buf_return(struct reeve_buf *buf)
+{
+    if (!buf)
+        return;
+    struct rv_lease *l = rv_lease_of(buf, "reeve_buf_return");
+    struct rv_worker *w = rv_worker_self();
+    rv_lease_return(w ? rv_io_of(w) : NULL, l);
+}

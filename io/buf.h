@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * buf.h -- leases: who has which buffer.
+ *
+ * There are two kinds. A *picked* lease is a buffer of a worker's group, which its kernel ring fills
+ * when data has come; its record stands in an array beside the group, at the same index. A
+ * *borrowed* one is a block from the heap, record and memory together, that a task fills itself.
+ * Both look the same to whoever holds them.
+ *
+ *     struct rv_lease  | data len cap owner state | msg: list link, inbox node | memory |
+ *                        '--- struct reeve_buf --'
+ */
+#ifndef RV_IO_BUF_H
+#define RV_IO_BUF_H
+
+#include <reeve/buf.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mem/lock.h"
+#include "mem/rv_atomic.h"
+#include "sched/inbox.h"
+
+struct rv_io;
+struct rv_io_worker;
+struct rv_sched;
+struct rv_worker;
+
+/* The words that a record's state can be: a stray pointer shows none of them. */
+enum rv_lease_state {
+    RV_LEASE_AWAY = 0x5eeb0f01,    /* the kernel may pick it, or it lies in the pool */
+    RV_LEASE_PENDING = 0x5eeb0f02, /* received, and not read yet */
+    RV_LEASE_OUT = 0x5eeb0f03,     /* somebody's */
+    RV_LEASE_COMING = 0x5eeb0f04,  /* on its way home through an inbox */
+};
+
+struct rv_lease {
+    struct reeve_buf pub;   /* opaque[0]: struct rv_io_worker *, or struct rv_io * | 1; opaque[1]: the state */
+    struct rv_msg msg;      /* link: in a list of unread data, in the pool, or in an inbox; aux: the id */
+    unsigned char *mem;     /* where the buffer begins */
+};
+_Static_assert(sizeof(struct rv_lease) == 64, "a lease is one cache line");
+
+static inline struct rv_lease *rv_lease_next(const struct rv_lease *l)
+{
+    ck_stack_entry_t *e = l->msg.link.next;
+    return e ? (struct rv_lease *)((char *)e - offsetof(struct rv_lease, msg)) : NULL;
+}
+
+static inline void rv_lease_link(struct rv_lease *l, struct rv_lease *next)
+{
+    l->msg.link.next = next ? &next->msg.link : NULL;
+}
+
+/* The buffers that a worker's kernel ring picks from. The worker's own, but for `starved`. */
+struct rv_group {
+    unsigned char *base;        /* buffer id begins at base + id * bytes; touched when it is filled */
+    struct rv_lease *leases;    /* the record of buffer id */
+    size_t bytes;
+    uint32_t bufs;
+    uint32_t free;              /* how many the ring has, less what it used and we have not seen */
+    RV_ATOMIC(uint32_t) starved; /* 1: streams wait; who sends a lease home then wakes the worker */
+};
+
+/* A task that waits for a lease to borrow; on its stack. */
+struct rv_borrower;
+
+/* The pool of leases for borrowing, shared by the runtime's workers. Everything under the lock. */
+struct rv_borrow {
+    struct rv_lock lock;
+    uint32_t out, out_max;          /* borrowed now, and at most */
+    uint32_t idle;                  /* blocks kept in the list */
+    struct rv_lease *idle_list;
+    struct rv_borrower *first, *last; /* first come, first served */
+};
+
+/* The group of a worker and its records. 0 or -ENOMEM. finish: {0} is fine. */
+int rv_group_init(struct rv_io_worker *iw, size_t bytes, uint32_t bufs);
+void rv_group_finish(struct rv_io_worker *iw);
+
+/* Frees the idle blocks. Borrowed ones, if the program still has any, are its loss. */
+void rv_borrow_finish(struct rv_borrow *b);
+
+/* The buffer that a completion of this worker says was picked, with res bytes in it. */
+struct rv_lease *rv_lease_picked(struct rv_io_worker *iw, uint32_t cflags, int32_t res);
+
+/* Sends a lease home, whatever it is. iw: the calling worker; NULL: a foreign thread. It must not be in a list. */
+void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l);
+
+/* The same for a whole list. */
+void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first);
+
+/* The lease behind a user's buffer, OUT; else the end: `call` was given something else. */
+struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *call);
+
+/* A lease to fill, waiting for one until `until` (see rv_deadline()). 0 or -errno. In a task. */
+int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until);
+
+/* A lease that comes home through its worker's inbox. */
+void rv_lease_message(struct rv_io_worker *iw, struct rv_msg *m);
+
+#endif

@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine_uring.c -- workers on io_uring: the engine of every program that is not a test.
+ *
+ * Each worker has a ring, a ring of buffers from which the kernel picks, and an eventfd. Only the
+ * worker's thread enters its ring. Ops become SQEs as they are queued; they leave in one system
+ * call at the end of the pass, in which the kernel also makes the completions that are due.
+ *
+ *     queue, cancel -> SQE, or, when the SQ is full, backlog -> [reap, park] -> kernel
+ *     kernel -> CQ -> [reap] -> rv_op_complete()
+ *
+ * (1) An op in the backlog says what for: BEHIND_REQUEST, its SQE is not made; BEHIND_CANCEL, its
+ *     cancellation is not. The backlog goes first, in order, so a cancellation is behind its
+ *     request. An op that completes meanwhile leaves the backlog at once.
+ * (2) A wake is latched: a message to the ring becomes a completion, which ends a wait that begins
+ *     later; so does the eventfd, on which a read is always in flight. The message needs a kernel
+ *     that can send one from anywhere, and a ring that is enabled; else it is the eventfd.
+ * (3) Completions are copied out of the CQ before any is acted upon: what they lead to may need
+ *     room in it, and enters the kernel only from here.
+ * (4) Buffers given back are published once, before the ring is entered.
+ * (5) The ring and the eventfd stay open until no thread is left that could wake the worker; what
+ *     belongs to the worker's thread, the index of its ring, is given back by that thread.
+ *
+ * Threads: wake and the calls of the system - anyone; start, stop - one, while no worker runs; the
+ * rest - the worker's.
+ */
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "io/caps.h"
+#include "io/io.h"
+#include "io/op.h"
+#include "io/ring.h"
+#include "io/uring_compat.h"
+#include "mem/alloc.h"
+#include "mem/die.h"
+
+#define SQ_ENTRIES 256u
+#define CQ_ENTRIES 4096u /* far above what a pass brings: an overflow costs an allocation each */
+#define GROUP_ID 0
+#define BATCH 64u        /* completions copied out at a time */
+#define READY_ENOUGH 61u /* tasks: a pass runs no more of them, so more completions can wait */
+
+enum { BEHIND_REQUEST = 1, BEHIND_CANCEL = 2 }; /* op->driver_bits; see (1) */
+
+/* user_data of completions that have no op. */
+enum {
+    ID_WAKE = 0 << 4 | RV_OPK_ENGINE,
+    ID_EVENT = 1 << 4 | RV_OPK_ENGINE,
+    ID_CANCEL = 2 << 4 | RV_OPK_ENGINE,
+};
+
+struct uring {
+    struct rv_ring ring;
+    struct rv_bufring bufs;
+    bool bufs_added;            /* since the last publish */
+    bool event_armed;
+    int event_fd;
+    uint64_t event_value;       /* what the read puts there: of no interest */
+    struct rv_op *behind_first, *behind_last; /* the backlog */
+};
+
+/* ---- calls of the system --------------------------------------------------------------------- */
+
+/* >= 0 or -errno; errno is as before. Never inlined: errno's address must not be kept across a
+ * switch of stacks. */
+__attribute__((noinline)) static int call(long number, long a, long b, long c, long d, long e)
+{
+    int before = errno;
+    long ret = syscall(number, a, b, c, d, e);
+    if (ret < 0) {
+        ret = -errno;
+        errno = before;
+    }
+    return (int)ret;
+}
+
+static int sys_socket(int family, int type, int protocol)
+{
+    return call(SYS_socket, family, type, protocol, 0, 0);
+}
+
+static int sys_bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return call(SYS_bind, fd, (long)(intptr_t)addr, (long)len, 0, 0);
+}
+
+static int sys_listen(int fd, int backlog)
+{
+    return call(SYS_listen, fd, backlog, 0, 0, 0);
+}
+
+static int sys_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    return call(SYS_setsockopt, fd, level, name, (long)(intptr_t)value, (long)len);
+}
+
+static int sys_getsockopt(int fd, int name, void *value, socklen_t len)
+{
+    return call(SYS_getsockopt, fd, SOL_SOCKET, name, (long)(intptr_t)value,
+                (long)(intptr_t)&len);
+}
+
+static int sys_shutdown(int fd, int how)
+{
+    return call(SYS_shutdown, fd, how, 0, 0, 0);
+}
+
+static int sys_close(int fd)
+{
+    return call(SYS_close, fd, 0, 0, 0, 0);
+}
+
+static int sys_socket_type(int fd)
+{
+    int type = 0, r = sys_getsockopt(fd, SO_TYPE, &type, sizeof type);
+    return r < 0 ? r : type;
+}
+
+static int sys_cookie(int fd, uint64_t *ret_cookie)
+{
+    return sys_getsockopt(fd, SO_COOKIE, ret_cookie, sizeof *ret_cookie);
+}
+
+/* ---- from ops to SQEs ------------------------------------------------------------------------ */
+
+/* Plain ops differ in this; the rest is added in fill(). */
+static const struct {
+    uint8_t opcode, flags;
+    uint16_t ioprio;
+} plan[RV_OP_CODES] = {
+    [RV_OP_NOP] = {IORING_OP_NOP, 0, 0},
+    [RV_OP_ACCEPT] = {IORING_OP_ACCEPT, 0, 0},
+    [RV_OP_ACCEPT_MULTI] = {IORING_OP_ACCEPT, 0, RV_URING_ACCEPT_MULTISHOT},
+    [RV_OP_CONNECT] = {IORING_OP_CONNECT, 0, 0},
+    [RV_OP_RECV] = {IORING_OP_RECV, 0, 0},
+    [RV_OP_RECV_PICK] = {IORING_OP_RECV, IOSQE_BUFFER_SELECT, 0},
+    [RV_OP_RECV_MULTI] = {IORING_OP_RECV, IOSQE_BUFFER_SELECT, RV_URING_RECV_MULTISHOT},
+    [RV_OP_SEND] = {IORING_OP_SEND, 0, 0},
+    [RV_OP_READ] = {IORING_OP_READ, 0, 0},
+    [RV_OP_WRITE] = {IORING_OP_WRITE, 0, 0},
+};
+
+static void fill(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
+{
+    sqe->opcode = plan[op->code].opcode;
+    sqe->flags = plan[op->code].flags;
+    sqe->ioprio = plan[op->code].ioprio;
+    sqe->fd = op->fd;
+    sqe->addr = (uint64_t)(uintptr_t)op->addr;
+    sqe->len = op->len;
+    sqe->msg_flags = op->msg_flags;
+    sqe->user_data = rv_op_id(io, op);
+    switch (op->code) {
+    case RV_OP_READ:
+    case RV_OP_WRITE:
+    case RV_OP_CONNECT:
+        sqe->off = op->off;
+        break;
+    case RV_OP_ACCEPT:
+    case RV_OP_ACCEPT_MULTI:
+        sqe->accept_flags = SOCK_CLOEXEC;
+        break;
+    case RV_OP_RECV_MULTI:
+        if (io->caps.recv_optlen)
+            rv_uring_sqe_optlen(sqe, (uint32_t)op->off);
+        sqe->buf_group = GROUP_ID;
+        break;
+    case RV_OP_RECV_PICK:
+        sqe->buf_group = GROUP_ID;
+        break;
+    default:
+        break;
+    }
+}
+
+static void fill_cancel(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
+{
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    sqe->fd = -1;
+    sqe->addr = rv_op_id(io, op);
+    sqe->user_data = ID_CANCEL;
+}
+
+/* ---- the backlog ----------------------------------------------------------------------------- */
+
+static void fall_behind(struct rv_io_worker *iw, struct rv_op *op, uint8_t why)
+{
+    struct uring *u = iw->engine;
+    rv_count(&iw->n.backlogged, 1);
+    if (op->driver_bits == 0) {
+        op->driver_next = NULL;
+        if (u->behind_last)
+            u->behind_last->driver_next = op;
+        else
+            u->behind_first = op;
+        u->behind_last = op;
+    }
+    op->driver_bits |= why;
+}
+
+/* Makes the SQEs of what is behind, as far as there is room. */
+static void catch_up(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    struct rv_op *op;
+    while ((op = u->behind_first) != NULL) {
+        if (op->driver_bits & BEHIND_REQUEST) {
+            struct io_uring_sqe *sqe = rv_ring_sqe(&u->ring);
+            if (!sqe)
+                return;
+            fill(iw->io, sqe, op);
+            op->driver_bits &= (uint8_t)~BEHIND_REQUEST;
+        }
+        if (op->driver_bits & BEHIND_CANCEL) {
+            struct io_uring_sqe *sqe = rv_ring_sqe(&u->ring);
+            if (!sqe)
+                return;
+            fill_cancel(iw->io, sqe, op);
+        }
+        op->driver_bits = 0;
+        u->behind_first = op->driver_next;
+        if (!u->behind_first)
+            u->behind_last = NULL;
+    }
+}
+
+/* It has completed, so there is nothing left to cancel. */
+static void drop_behind(struct uring *u, struct rv_op *op)
+{
+    struct rv_op *before = NULL, *at = u->behind_first;
+    for (; at != op; at = at->driver_next) {
+        RV_MUST(at);
+        before = at;
+    }
+    if (before)
+        before->driver_next = op->driver_next;
+    else
+        u->behind_first = op->driver_next;
+    if (u->behind_last == op)
+        u->behind_last = before;
+    op->driver_bits = 0;
+}
+
+/* ---- the driver ------------------------------------------------------------------------------ */
+
+static void queue(struct rv_io_worker *iw, struct rv_op *op)
+{
+    struct uring *u = iw->engine;
+    struct io_uring_sqe *sqe = u->behind_first ? NULL : rv_ring_sqe(&u->ring);
+    if (__builtin_expect(sqe != NULL, 1))
+        fill(iw->io, sqe, op);
+    else
+        fall_behind(iw, op, BEHIND_REQUEST);
+}
+
+static void cancel(struct rv_io_worker *iw, struct rv_op *op)
+{
+    struct uring *u = iw->engine;
+    struct io_uring_sqe *sqe = u->behind_first ? NULL : rv_ring_sqe(&u->ring);
+    if (sqe)
+        fill_cancel(iw->io, sqe, op);
+    else
+        fall_behind(iw, op, BEHIND_CANCEL);
+}
+
+static void provide(struct rv_io_worker *iw, uint32_t id)
+{
+    struct uring *u = iw->engine;
+    const struct rv_group *g = &iw->group;
+    rv_bufring_add(&u->bufs, g->base + (size_t)id * g->bytes, (uint32_t)g->bytes, (uint16_t)id);
+    u->bufs_added = true;
+}
+
+static void stop(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    if (!u)
+        return;
+    rv_bufring_finish(&u->ring, &u->bufs);
+    rv_ring_finish(&u->ring);
+    if (u->event_fd >= 0)
+        sys_close(u->event_fd);
+    rv_free(u);
+    iw->engine = NULL;
+}
+
+static int start(struct rv_io_worker *iw)
+{
+    struct rv_io *io = iw->io;
+    struct uring *u = rv_alloc_aligned(sizeof *u, RV_CACHE_LINE);
+    if (!u)
+        return -ENOMEM;
+    *u = (struct uring){.event_fd = -1};
+    iw->engine = u;
+    int r = rv_ring_init(&u->ring, SQ_ENTRIES, CQ_ENTRIES, RV_RING_FLAGS, &io->caps.off);
+    if (r >= 0)
+        r = rv_bufring_init(&u->ring, &u->bufs, io->bufs, GROUP_ID);
+    if (r >= 0)
+        r = u->event_fd = call(SYS_eventfd2, 0, EFD_CLOEXEC, 0, 0, 0);
+    if (r < 0)
+        stop(iw);
+    return r < 0 ? r : 0;
+}
+
+const struct rv_io_driver rv_io_driver_uring = {
+    .name = "io_uring",
+    .probe = rv_caps_probe,
+    .start = start,
+    .stop = stop,
+    .queue = queue,
+    .cancel = cancel,
+    .provide = provide,
+    .socket = sys_socket,
+    .bind = sys_bind,
+    .listen = sys_listen,
+    .setsockopt = sys_setsockopt,
+    .shutdown = sys_shutdown,
+    .close = sys_close,
+    .socket_type = sys_socket_type,
+    .cookie = sys_cookie,
+};
+
+/* ---- reaping --------------------------------------------------------------------------------- */
+
+/* The read by which the eventfd wakes the ring; see (2). Without an SQE it is tried again later. */
+static void arm_event(struct uring *u)
+{
+    struct io_uring_sqe *sqe = rv_ring_sqe(&u->ring);
+    if (!sqe)
+        return;
+    sqe->opcode = IORING_OP_READ;
+    sqe->fd = u->event_fd;
+    sqe->addr = (uint64_t)(uintptr_t)&u->event_value;
+    sqe->len = sizeof u->event_value;
+    sqe->user_data = ID_EVENT;
+    u->event_armed = true;
+}
+
+static void complete(struct rv_io_worker *iw, const struct rv_cqe *cqe)
+{
+    struct uring *u = iw->engine;
+    if ((cqe->user_data & 15) == RV_OPK_ENGINE) {
+        if (cqe->user_data == ID_EVENT)
+            u->event_armed = false;
+        return;
+    }
+    uint32_t flags = cqe->flags & (0xffff0000u | RV_OPF_BUFFER | RV_OPF_MORE);
+    if (!(flags & RV_OPF_MORE)) {
+        struct rv_op *op = rv_op_of(iw->io, cqe->user_data);
+        if (__builtin_expect(op->driver_bits != 0, 0))
+            drop_behind(u, op);
+    }
+    rv_op_complete(iw, cqe->user_data, cqe->res, flags);
+}
+_Static_assert(RV_OPF_BUFFER == RV_URING_CQE_F_BUFFER, "flags are passed on as they are");
+_Static_assert(RV_OPF_MORE == RV_URING_CQE_F_MORE, "flags are passed on as they are");
+_Static_assert(RV_OPF_BUFFER_SHIFT == RV_URING_CQE_BUFFER_SHIFT, "and so is the buffer's id");
+
+static uint32_t dispatch(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    struct rv_cqe batch[BATCH];
+    uint32_t total = 0;
+    unsigned n;
+    while ((n = rv_ring_peek(&u->ring, batch, BATCH)) > 0) { /* (3) */
+        for (unsigned i = 0; i < n; i++)
+            complete(iw, &batch[i]);
+        total += n;
+    }
+    return total;
+}
+
+/* Everything that is to go out with the next enter. */
+static void prepare(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    if (u->behind_first)
+        catch_up(iw);
+    if (!u->event_armed && !iw->leaving)
+        arm_event(u);
+    if (u->bufs_added) { /* (4) */
+        rv_bufring_publish(&u->bufs);
+        u->bufs_added = false;
+    }
+}
+
+static void enter(struct rv_io_worker *iw, unsigned min_complete, int64_t until)
+{
+    struct uring *u = iw->engine;
+    int r = rv_ring_enter(&u->ring, min_complete, 0, until);
+    if (r < 0 && r != -EAGAIN && r != -EBUSY) /* these two pass: reap, and try again */
+        rv_die("io_uring_enter failed on worker %u (%d).", iw->w->index, r);
+    rv_store_relaxed(&iw->n.enters, u->ring.enters);
+    rv_store_relaxed(&iw->n.sqes, u->ring.sqes);
+    rv_store_relaxed(&iw->n.overflows, u->ring.overflows);
+}
+
+static bool reap(struct rv_worker *w, uint32_t ready)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    uint32_t total = 0, n;
+    do {
+        prepare(iw);
+        if (rv_ring_unsubmitted(&u->ring) || rv_ring_taskrun(&u->ring) ||
+            rv_ring_overflowed(&u->ring))
+            enter(iw, 0, RV_RING_NOW);
+        n = dispatch(iw);
+        total += n;
+        ready += n; /* nearly each completion makes a task ready */
+    } while (n > 0 && ready < READY_ENOUGH && rv_ring_taskrun(&u->ring));
+    rv_store_relaxed(&iw->n.cqes, u->ring.cqes);
+    return total > 0;
+}
+
+static bool busy(struct rv_worker *w)
+{
+    struct uring *u = rv_io_of(w)->engine;
+    return rv_ring_has_cqe(&u->ring) || rv_ring_unsubmitted(&u->ring) ||
+           rv_ring_taskrun(&u->ring) || u->behind_first || rv_ring_overflowed(&u->ring);
+}
+
+static void park(struct rv_worker *w, int64_t until)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    prepare(iw);
+    bool stay = u->behind_first || rv_ring_has_cqe(&u->ring);
+    enter(iw, stay ? 0 : 1, stay ? RV_RING_NOW : until);
+}
+
+/* ---- waking ---------------------------------------------------------------------------------- */
+
+static void wake(struct rv_worker *target)
+{
+    struct rv_io_worker *iw = rv_io_of(target);
+    struct uring *u = iw->engine;
+    if (rv_ring_msg(&iw->io->caps, u->ring.fd, ID_WAKE) == 0)
+        return;
+    const uint64_t one = 1; /* it can fail only if 2^64 wakes are unread */
+    while (call(SYS_write, u->event_fd, (long)(intptr_t)&one, sizeof one, 0, 0) == -EINTR)
+        ;
+}
+
+/* ---- a worker's thread comes and goes --------------------------------------------------------- */
+
+static int attach(struct rv_worker *w)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    return rv_ring_enable(&u->ring);
+}
+
+/* Asks for the end of everything that this ring has in flight. */
+static void cancel_all(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    struct io_uring_sqe *sqe;
+    while ((sqe = rv_ring_sqe(&u->ring)) == NULL)
+        enter(iw, 0, RV_RING_NOW);
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->fd = -1;
+    sqe->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+    sqe->user_data = ID_CANCEL;
+}
+
+/* The index belongs to this thread, which may have other rings later; see (5). */
+static void give_index_back(struct rv_ring *r)
+{
+    if (!r->enter_flags)
+        return;
+    struct io_uring_rsrc_update where = {.offset = (uint32_t)r->enter_fd};
+    rv_ring_register(r, IORING_UNREGISTER_RING_FDS, &where, 1);
+    r->enter_fd = r->fd;
+    r->enter_flags = 0;
+}
+
+static void detach(struct rv_worker *w)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    rv_io_leave(iw);
+    while (iw->inflight > 0 || u->event_armed) {
+        prepare(iw);
+        cancel_all(iw);
+        enter(iw, 1, RV_RING_FOREVER);
+        dispatch(iw);
+    }
+    rv_io_left(iw);
+    give_index_back(&u->ring);
+}
+
+const struct rv_engine rv_engine_uring = {
+    .name = "io_uring",
+    .attach = attach,
+    .detach = detach,
+    .reap = reap,
+    .busy = busy,
+    .park = park,
+    .wake = wake,
+    .cancel = rv_op_cancel,
+    .message = rv_io_message,
+    .now = NULL,
+};

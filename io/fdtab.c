@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fdtab.c -- who uses a descriptor, and when it may really be closed.
+ *
+ * The kernel closes a number at once and hands it out again, while operations on the old file go
+ * on: they would then deliver to the new owner of the number. So close(2) comes last. Each op that
+ * is to be queued for an fd enters its slot first; reeve_close marks the slot, ends what is in
+ * flight, and whoever leaves last closes.
+ *
+ *     63                32 31                12 11            0
+ *     | generation        | in flight          | flags        |    struct rv_fd's word
+ *
+ *     foreign  -> ours               [rv_fd_made]
+ *     any      -> any, count + 1     [rv_fd_enter; the stream while it exists; a reader, a writer]
+ *     any      -> closing            [rv_fd_close]
+ *     closing, count 0 -> foreign, generation + 1, then close(2)   [rv_fd_settle]
+ *     ours     -> ours, generation + 1                             [rv_fd_made: it was closed with close(2)]
+ *
+ * (1) The word is written under its lock only, so taking the lock is the one atomic
+ *     read-modify-write of an entry, and releasing it is a plain store.
+ * (2) Nothing is in the slot's lists that is not in its count. A waiting reader and those who wait
+ *     for their turn to write are not counted: they have no op, and a close throws them out.
+ * (3) The kernel cannot hand out the number before settle() has reset the slot.
+ * (4) What entered in one generation touches nothing of another: it carries the generation along,
+ *     and leaves without a trace if that is over.
+ *
+ * Threads: everything - anyone.
+ */
+#include "io/fdtab.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include "io/buf.h"
+#include "io/io.h"
+#include "io/op.h"
+#include "io/rw.h"
+#include "io/stream.h"
+#include "mem/alloc.h"
+#include "mem/die.h"
+
+#define SPINS 100
+
+struct rv_fd *rv_fd_table;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static RV_ATOMIC(int) highest; /* the largest fd ever made by reeve */
+
+static void make_table(void)
+{
+    rv_fd_table = rv_map_lazy(sizeof(struct rv_fd) * RV_FDS_MAX);
+}
+
+int rv_fd_table_init(void)
+{
+    pthread_once(&once, make_table);
+    return rv_fd_table ? 0 : -ENOMEM;
+}
+
+/* The holder is at work, for some tens of nanoseconds, or was preempted: then it needs a CPU. */
+uint64_t rv_fd_lock_slow(struct rv_fd *f)
+{
+    for (unsigned spins = 0;; spins++) {
+        uint64_t word = rv_load_relaxed(&f->word);
+        /* Acquires; pairs with the release in rv_fd_unlock(). */
+        if (!(word & RV_FD_LOCK) && rv_cas(&f->word, &word, word | RV_FD_LOCK))
+            return word;
+        if (spins < SPINS)
+            rv_cpu_relax();
+        else
+            sched_yield();
+    }
+}
+
+void rv_fd_check_cookie(const struct rv_fd *f, uint64_t word)
+{
+    uint64_t cookie;
+    int fd = rv_fd_number(f);
+    if ((word & (RV_FD_OURS | RV_FD_CLOSING)) != RV_FD_OURS)
+        return;
+    if (f->driver->cookie(fd, &cookie) < 0 || cookie != f->cookie)
+        rv_die("fd %d was made by reeve and closed by somebody else: close it with reeve_close.", fd);
+}
+
+void rv_fd_link(struct rv_fd *f, struct rv_op *op)
+{
+    op->prev = NULL;
+    op->next = f->ops;
+    if (op->next)
+        op->next->prev = op;
+    f->ops = op;
+}
+
+void rv_fd_unlink(struct rv_fd *f, struct rv_op *op)
+{
+    if (op->next)
+        op->next->prev = op->prev;
+    if (op->prev)
+        op->prev->next = op->next;
+    else
+        f->ops = op->next;
+}
+
+int rv_fd_enter(struct rv_fd *f, struct rv_op *op)
+{
+    if (!f)
+        return 0;
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (word & RV_FD_CLOSING) {
+        rv_fd_unlock(f, word);
+        return -EBADF;
+    }
+    RV_MUST((word & RV_FD_COUNT_MASK) != RV_FD_COUNT_MASK);
+    op->fd_gen = rv_fd_gen(word);
+    rv_fd_link(f, op);
+    rv_fd_unlock(f, word + RV_FD_COUNT_ONE);
+    return 0;
+}
+
+bool rv_fd_leave(struct rv_fd *f, struct rv_op *op)
+{
+    if (!f)
+        return false;
+    uint64_t word = rv_fd_lock(f);
+    if (rv_fd_gen(word) != op->fd_gen) { /* (4) */
+        rv_fd_unlock(f, word);
+        return true;
+    }
+    rv_fd_unlink(f, op);
+    rv_fd_settle(f, word - RV_FD_COUNT_ONE);
+    return word & RV_FD_CLOSING;
+}
+
+/* Who plays the kernel for this caller. A foreign thread has no runtime, so it has the real one. */
+static const struct rv_io_driver *driver_of(const struct rv_io_worker *iw)
+{
+    return iw ? iw->driver : &rv_io_driver_uring;
+}
+
+static uint64_t next_gen(uint64_t word)
+{
+    uint32_t gen = rv_fd_gen(word) + 1;
+    return (uint64_t)(gen ? gen : 1) << 32;
+}
+
+void rv_fd_settle(struct rv_fd *f, uint64_t word)
+{
+    if (__builtin_expect(!(word & RV_FD_CLOSING) || word & RV_FD_COUNT_MASK, 1)) {
+        rv_fd_unlock(f, word);
+        return;
+    }
+    const struct rv_io_driver *driver = f->driver;
+    RV_MUST(!f->ops && !f->stream && !f->first && !f->reader && !f->turns);
+    f->driver = NULL;
+    rv_fd_unlock(f, next_gen(word)); /* (3) */
+    driver->close(rv_fd_number(f));
+}
+
+/* What a slot lets go of when its generation is over. */
+struct cut {
+    struct rv_reader reader;
+    struct rv_lease *unread;
+    struct rv_op *stop; /* its stream, which lives on the caller's worker */
+    struct rv_op *ask;  /* its stream, which lives elsewhere and has to be asked */
+};
+
+/* Throws everybody out; under the lock. */
+static struct cut cut_off(struct rv_io_worker *iw, struct rv_fd *f)
+{
+    struct cut c = {.reader = rv_stream_detach(f, NULL, -ECANCELED), .unread = f->first};
+    f->first = f->last = NULL;
+    f->unread_bufs = 0;
+    f->unread_bytes = 0;
+    rv_turns_end(iw, f, -ECANCELED);
+    struct rv_op *s = f->stream;
+    if (s && iw && rv_load_relaxed(&s->iw) == iw) {
+        c.stop = s;
+    } else if (s) {
+        if (!s->stream_wants)
+            c.ask = s;
+        s->stream_wants |= RV_STREAM_STOP; /* from here on it does not go away unasked */
+    }
+    for (struct rv_op *op = f->ops; op; op = op->next) {
+        struct rv_io *io = rv_load_relaxed(&op->iw)->io;
+        rv_op_cancel(io->sched, iw ? iw->w : NULL, rv_op_id(io, op));
+    }
+    return c;
+}
+
+/* The rest of it, after the unlock. */
+static void cut_done(struct rv_io_worker *iw, const struct cut *c)
+{
+    rv_stream_wake(iw, &c->reader);
+    rv_lease_return_all(iw, c->unread);
+    if (c->stop)
+        rv_stream_stop(iw, c->stop);
+    if (c->ask) {
+        struct rv_io_worker *home = rv_load_relaxed(&c->ask->iw);
+        rv_send(home->io->sched, home->w, &c->ask->msg, RV_IO_MSG_STREAM);
+    }
+}
+
+/* So that a runtime that goes need not look at the whole table. */
+static void raise_highest(int fd)
+{
+    int seen = rv_load_relaxed(&highest);
+    while (seen < fd && !rv_cas_relaxed(&highest, &seen, fd))
+        ;
+}
+
+int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_gen)
+{
+    int r = rv_fd_table_init();
+    if (r < 0)
+        return r;
+    struct rv_fd *f = rv_fd_slot(fd);
+    if (!f)
+        return -EMFILE;
+    raise_highest(fd);
+    struct cut c = {0};
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (word & (RV_FD_OURS | RV_FD_COUNT_MASK))
+        c = cut_off(iw, f);
+    word = next_gen(word) | RV_FD_OURS | flags;
+    f->first = f->last = NULL;
+    f->stream = NULL;
+    f->ops = NULL;
+    f->idle_ns = 0;
+    f->driver = driver_of(iw);
+    f->end = 0;
+#ifdef RV_DEBUG
+    RV_MUST(f->driver->cookie(fd, &f->cookie) == 0);
+#endif
+    if (ret_gen)
+        *ret_gen = rv_fd_gen(word);
+    rv_fd_unlock(f, word);
+    cut_done(iw, &c);
+    return 0;
+}
+
+int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen)
+{
+    if (fd < 0)
+        return -EBADF;
+    struct rv_fd *f = rv_fd_table_init() == 0 ? rv_fd_slot(fd) : NULL;
+    if (!f)
+        return driver_of(iw)->close(fd) == -EBADF ? -EBADF : 0;
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (word & RV_FD_CLOSING || (gen && gen != rv_fd_gen(word))) {
+        rv_fd_unlock(f, word);
+        return -EBADF;
+    }
+    if (!(word & (RV_FD_OURS | RV_FD_COUNT_MASK))) { /* a foreign one that nobody uses */
+        rv_fd_unlock(f, word);
+        return driver_of(iw)->close(fd) == -EBADF ? -EBADF : 0;
+    }
+    if (!f->driver)
+        f->driver = driver_of(iw);
+    struct cut c = cut_off(iw, f);
+    if (!(word & RV_FD_COUNT_MASK)) {
+        rv_fd_settle(f, word | RV_FD_CLOSING);
+        cut_done(iw, &c);
+        return 0;
+    }
+    const struct rv_io_driver *driver = f->driver;
+    /* Counted in, so that the number stays this socket's while it is shut down. */
+    rv_fd_unlock(f, (word | RV_FD_CLOSING) + RV_FD_COUNT_ONE);
+    if (word & RV_FD_OURS)
+        driver->shutdown(fd, SHUT_RDWR);
+    cut_done(iw, &c);
+    rv_fd_settle(f, rv_fd_lock(f) - RV_FD_COUNT_ONE);
+    return 0;
+}
+
+/* The slot of an fd that is ours and open, locked; NULL: it is not, or no longer. */
+static struct rv_fd *lock_ours(int fd, uint32_t gen, uint64_t *ret_word)
+{
+    struct rv_fd *f = rv_fd_slot(fd);
+    if (!f)
+        return NULL;
+    uint64_t word = rv_fd_lock(f);
+    bool open = (word & (RV_FD_OURS | RV_FD_CLOSING)) == RV_FD_OURS;
+    if (!open || (gen && gen != rv_fd_gen(word))) {
+        rv_fd_unlock(f, word);
+        return NULL;
+    }
+    *ret_word = word;
+    return f;
+}
+
+void rv_fd_set_idle(int fd, uint32_t gen, int64_t idle_ns)
+{
+    uint64_t word;
+    struct rv_fd *f = lock_ours(fd, gen, &word);
+    if (!f)
+        return;
+    f->idle_ns = idle_ns;
+    rv_fd_unlock(f, word);
+}
+
+void rv_fd_drain(struct rv_io_worker *iw, int fd, uint32_t gen)
+{
+    uint64_t word;
+    struct rv_fd *f = lock_ours(fd, gen, &word);
+    if (!f)
+        return;
+    struct rv_reader r = rv_stream_detach(f, NULL, -ESHUTDOWN);
+    rv_fd_unlock(f, word | RV_FD_DRAIN);
+    rv_stream_wake(iw, &r);
+}
+
+static bool among(const struct rv_io_worker *iw, const struct rv_io_worker *workers, uint32_t n)
+{
+    return iw >= workers && iw < workers + n;
+}
+
+/* The leases and the op are in memory that is about to be unmapped: nothing is given back. A stream
+ * that loses data so can only be closed. */
+static void forget(struct rv_fd *f, const struct rv_io_worker *workers, uint32_t n)
+{
+    uint64_t word = rv_fd_lock(f);
+    if (f->stream && among(rv_load_relaxed(&f->stream->iw), workers, n)) {
+        f->stream = NULL;
+        word = (word & ~(uint64_t)RV_FD_ARMED) - RV_FD_COUNT_ONE;
+    }
+    if (f->first && among((struct rv_io_worker *)f->first->pub.opaque[0], workers, n)) {
+        f->first = f->last = NULL;
+        f->unread_bufs = 0;
+        f->unread_bytes = 0;
+        f->end = -ECANCELED;
+        word |= RV_FD_ENDED;
+    }
+    rv_fd_settle(f, word);
+}
+
+void rv_fd_forget(const struct rv_io_worker *workers, uint32_t n)
+{
+    for (int fd = 0; fd <= rv_load_relaxed(&highest); fd++)
+        forget(&rv_fd_table[fd], workers, n);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * op.c -- the life of an op, and the promise that each one completes exactly once.
+ *
+ *     FREE       -> IDLE         [rv_op_take]
+ *     IDLE, DONE -> QUEUED       [rv_op_queue]        DONE: a multishot armed again, a retry
+ *     QUEUED     -> CANCELLING   [rv_op_cancel]       on the op's worker only
+ *     QUEUED, CANCELLING -> DONE [rv_op_complete]     with the completion that has no RV_OPF_MORE
+ *     IDLE, DONE -> FREE         [rv_op_release]      the generation grows
+ *
+ * (1) A completion whose generation or state does not fit ends the process, in release too: some
+ *     memory has been written by the kernel that nobody reserved for it any more.
+ * (2) Only the worker that took an op queues it, cancels it and completes it: its ring is the only
+ *     one that knows it. Whoever it belongs to afterwards may release it, on any worker.
+ * (3) A cancellation from elsewhere travels by the op's own node. The word `cancel` says for which
+ *     generation, and while it is not 0 the node is under way: whoever wants another one cancelled
+ *     meanwhile only raises the word. The node's journey may end after the op's; it then finds a
+ *     generation that is over, or an op that lives on another worker, and asks again from there.
+ * (4) A cancelled op still completes, and what it came to counts: data that was read is returned,
+ *     a connection that was accepted is handed over.
+ *
+ * Threads: take, queue, complete - the op's worker; release - any worker; cancel - anyone.
+ */
+#include "io/op.h"
+
+#include <errno.h>
+
+#include "io/buf.h"
+#include "io/fdtab.h"
+#include "io/io.h"
+#include "io/net.h"
+#include "io/stream.h"
+#include "mem/die.h"
+#include "sched/wait.h"
+
+#define INDEX_BITS 28
+#define KIND_MASK 15u
+#define RETRIES_MAX 8 /* of EAGAIN, which a queue that was full for a moment answers */
+#define NUDGE_PASSES 2
+
+uint64_t rv_op_id(struct rv_io *io, const struct rv_op *op)
+{
+    uint64_t index = (uint64_t)(((const unsigned char *)op - io->ops.base) / sizeof *op);
+    return (uint64_t)rv_load_relaxed(&op->gen) << 32 | index << 4 | op->kind;
+}
+
+struct rv_op *rv_op_of(struct rv_io *io, uint64_t id)
+{
+    return rv_slab_at(&io->ops, (uint32_t)id >> 4);
+}
+
+struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd)
+{
+    struct rv_io *io = iw->io;
+    uint32_t index = rv_slab_take(&io->ops, &iw->w->local.op_mag);
+    if (index == RV_NIL)
+        return NULL;
+    struct rv_op *op = rv_slab_at(&io->ops, index);
+    RV_ASSERT(rv_load_relaxed(&op->state) == RV_OPS_FREE);
+    if (rv_load_relaxed(&op->gen) == 0)
+        rv_store_relaxed(&op->gen, 1U);
+    op->addr = NULL;
+    op->off = 0;
+    op->token = 0;
+    rv_store_relaxed(&op->iw, iw);
+    op->fd = fd;
+    op->len = 0;
+    op->msg_flags = 0;
+    op->code = (uint8_t)code;
+    op->kind = (uint8_t)kind;
+    op->retries = 0;
+    op->driver_bits = 0;
+    rv_store_relaxed(&op->state, (uint8_t)RV_OPS_IDLE);
+    return op;
+}
+
+void rv_op_release(struct rv_io_worker *iw, struct rv_op *op)
+{
+    uint8_t state = rv_load_relaxed(&op->state);
+    RV_MUST(state == RV_OPS_IDLE || state == RV_OPS_DONE);
+    uint32_t gen = rv_load_relaxed(&op->gen) + 1;
+    rv_store_relaxed(&op->state, (uint8_t)RV_OPS_FREE);
+    rv_store_relaxed(&op->gen, gen ? gen : 1);
+    struct rv_io *io = iw->io;
+    uint32_t index = (uint32_t)(((unsigned char *)op - io->ops.base) / sizeof *op);
+    rv_slab_give(&io->ops, &iw->w->local.op_mag, index);
+}
+
+void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op)
+{
+    uint8_t state = rv_load_relaxed(&op->state);
+    RV_MUST(state == RV_OPS_IDLE || state == RV_OPS_DONE);
+    RV_ASSERT(rv_load_relaxed(&op->iw) == iw);
+    rv_store_relaxed(&op->state, (uint8_t)RV_OPS_QUEUED);
+    iw->inflight++;
+    rv_count(&iw->n.ops, 1);
+    iw->driver->queue(iw, op);
+}
+
+/* Whether the request should simply be made again: nothing has happened, and nobody asked for its
+ * end. A connect that was interrupted goes on by itself. */
+static bool again(struct rv_op *op, uint8_t state, int32_t res)
+{
+    if (state != RV_OPS_QUEUED || op->code == RV_OP_CONNECT)
+        return false;
+    if (res == -EINTR)
+        return true;
+    return res == -EAGAIN && op->retries++ < RETRIES_MAX;
+}
+
+static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t state, int32_t res,
+                          uint32_t cflags)
+{
+    if (cflags & RV_OPF_BUFFER) {
+        op->addr = rv_lease_picked(iw, cflags, res);
+        if (res <= 0)
+            rv_lease_return(iw, op->addr);
+    }
+    if (res < 0 && again(op, state, res)) {
+        rv_count(&iw->n.retries, 1);
+        rv_op_queue(iw, op);
+        return;
+    }
+    op->res = res == -EINTR && state == RV_OPS_CANCELLING ? -ECANCELED : res;
+    /* Releases the result to the task, which acquires it when it runs again; it owns the op then. */
+    rv_wait_fire(iw->io->sched, iw->w, op->token, RV_WOKEN, UINT32_MAX);
+}
+
+/* The first pass has submitted what was queued before the nudge, the second has dispatched it. */
+static void complete_nudge(struct rv_io_worker *iw, struct rv_op *op)
+{
+    if (++op->retries < NUDGE_PASSES && !iw->leaving) {
+        rv_op_queue(iw, op);
+        return;
+    }
+    uint64_t token = op->token;
+    rv_op_release(iw, op);
+    rv_wait_fire(iw->io->sched, iw->w, token, RV_TIMED_OUT, UINT32_MAX);
+}
+
+void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t cflags)
+{
+    struct rv_op *op = rv_op_of(iw->io, id);
+    uint8_t state = rv_load_relaxed(&op->state);
+    bool flying = state == RV_OPS_QUEUED || state == RV_OPS_CANCELLING;
+    if (__builtin_expect(!flying || rv_op_id(iw->io, op) != id || rv_load_relaxed(&op->iw) != iw, 0))
+        rv_die("a completion (%#llx, result %d) came for an operation that is not in flight.",
+               (unsigned long long)id, res);
+    rv_count(&iw->n.completions, 1);
+    if (!(cflags & RV_OPF_MORE)) {
+        rv_store_relaxed(&op->state, (uint8_t)RV_OPS_DONE);
+        iw->inflight--;
+    }
+    switch (op->kind) {
+    case RV_OPK_TASK:
+        RV_MUST(!(cflags & RV_OPF_MORE));
+        complete_task(iw, op, state, res, cflags);
+        break;
+    case RV_OPK_NUDGE:
+        complete_nudge(iw, op);
+        break;
+    case RV_OPK_STREAM:
+        rv_stream_complete(iw, op, res, cflags);
+        break;
+    case RV_OPK_ACCEPTOR:
+        rv_acceptor_complete(iw, op, res, cflags);
+        break;
+    default:
+        rv_die("operation %#llx is of no kind.", (unsigned long long)id);
+    }
+}
+
+/* ---- cancellation ---------------------------------------------------------------------------- */
+
+static void cancel_here(struct rv_io_worker *iw, struct rv_op *op)
+{
+    if (rv_load_relaxed(&op->state) != RV_OPS_QUEUED)
+        return;
+    rv_store_relaxed(&op->state, (uint8_t)RV_OPS_CANCELLING);
+    rv_count(&iw->n.cancels, 1);
+    iw->driver->cancel(iw, op);
+}
+
+void rv_op_cancel(struct rv_sched *s, struct rv_worker *self, uint64_t id)
+{
+    struct rv_io *io = s->io;
+    uint32_t gen = (uint32_t)(id >> 32);
+    struct rv_op *op = rv_op_of(io, id);
+    if (rv_load_relaxed(&op->gen) != gen)
+        return;
+    struct rv_io_worker *iw = rv_load_relaxed(&op->iw);
+    if (self && iw == self->io) {
+        cancel_here(iw, op);
+        return;
+    }
+    uint32_t asked = rv_load_relaxed(&op->cancel);
+    do {
+        if (asked != 0 && (int32_t)(gen - asked) <= 0)
+            return;
+    } while (!rv_cas(&op->cancel, &asked, gen)); /* releases; pairs with rv_op_message() */
+    if (asked == 0)
+        rv_send(s, iw->w, &op->msg, RV_IO_MSG_CANCEL);
+}
+
+void rv_op_message(struct rv_io_worker *iw, struct rv_op *op)
+{
+    uint32_t gen = rv_xchg_acq_rel(&op->cancel, 0U); /* pairs with rv_op_cancel() */
+    struct rv_io *io = iw->io;
+    uint64_t index = (uint64_t)(((unsigned char *)op - io->ops.base) / sizeof *op);
+    rv_op_cancel(io->sched, iw->w, (uint64_t)gen << 32 | index << 4); /* (3) */
+}
+
+/* ---- an op and a task that waits for it ------------------------------------------------------ */
+
+int rv_op_result(struct rv_sched *s, const struct rv_op *op, bool closed)
+{
+    if (op->res != -ECANCELED && !(closed && op->res <= 0))
+        return op->res;
+    int why = rv_wait_why(s, rv_worker_self()->cur);
+    return why ? why : -ECANCELED;
+}
+
+int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
+              struct rv_lease **ret_lease)
+{
+    struct rv_sched *s = iw->io->sched;
+    struct rv_task *t = iw->w->cur;
+    struct rv_fd *f = rv_fd_slot(op->fd);
+    int r = rv_fd_enter(f, op);
+    if (r < 0) {
+        rv_op_release(iw, op);
+        return r;
+    }
+    op->token = rv_wait_arm(s, t, rv_op_id(iw->io, op));
+    rv_op_queue(iw, op);
+    rv_wait_park(iw->w, t, rv_deadline(t, deadline));
+    r = rv_op_result(s, op, rv_fd_leave(f, op));
+    if (ret_lease && r > 0)
+        *ret_lease = op->addr;
+    rv_op_release(rv_io_of(rv_worker_self()), op);
+    return r;
+}

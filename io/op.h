@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * op.h -- one request to the kernel (or to whoever plays the kernel), from the moment it is queued
+ * until its last completion has come.
+ *
+ * An op lives in a slab that all workers of a runtime share, never on a stack: its memory outlives
+ * every late completion and every stale cancellation. Its name, the id, is what the kernel gets as
+ * user_data and what the scheduler knows as "the op this task waits for":
+ *
+ *     63            32 31                 4 3     0
+ *     | generation     | index in the slab | kind  |
+ *
+ * The generation grows at each release, and a fresh one is never 0, so an id is never 0 and never
+ * names two uses of one op.
+ */
+#ifndef RV_IO_OP_H
+#define RV_IO_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mem/rv_atomic.h"
+#include "sched/inbox.h"
+
+struct rv_fd;
+struct rv_io;
+struct rv_io_worker;
+struct rv_lease;
+struct rv_sched;
+struct rv_worker;
+
+/* What happens when it completes; the low bits of its id. */
+enum rv_op_kind {
+    RV_OPK_TASK,     /* a task waits: the result is stored, the token fired, the task releases it */
+    RV_OPK_NUDGE,    /* a wait gets one pass of the engine: the token is fired, the op releases itself */
+    RV_OPK_STREAM,   /* the receiving half of a socket, io/stream.c */
+    RV_OPK_ACCEPTOR, /* a server's accepting socket, io/net.c */
+    RV_OPK_ENGINE,   /* no op behind it: the engine's own, never passed to rv_op_complete() */
+};
+
+/* What is asked for. Completions carry what Linux would say: a value >= 0 or -errno, and flags of
+ * enum rv_op_flag. `multi` requests complete many times; the last one lacks RV_OPF_MORE. */
+enum rv_op_code {
+    RV_OP_NOP,
+    RV_OP_ACCEPT,       /* fd -> a connection, CLOEXEC */
+    RV_OP_ACCEPT_MULTI, /* the same, multi */
+    RV_OP_CONNECT,      /* fd, addr = struct sockaddr, off = its length */
+    RV_OP_RECV,         /* fd, addr, len, msg_flags */
+    RV_OP_RECV_PICK,    /* fd: into a buffer of this worker's group, picked when data is there */
+    RV_OP_RECV_MULTI,   /* the same, multi; ends by itself after about `off` bytes, if it can */
+    RV_OP_SEND,         /* fd, addr, len, msg_flags */
+    RV_OP_READ,         /* fd, addr, len, off (UINT64_MAX: the file's position), msg_flags = RWF_* */
+    RV_OP_WRITE,        /* the same */
+    RV_OP_CODES
+};
+
+enum rv_op_flag {
+    RV_OPF_BUFFER = 1, /* a buffer was picked: its id is in the upper 16 bits */
+    RV_OPF_MORE = 2,   /* this was not the last completion */
+};
+#define RV_OPF_BUFFER_SHIFT 16
+
+/* See the table in op.c. */
+enum rv_op_state { RV_OPS_FREE, RV_OPS_IDLE, RV_OPS_QUEUED, RV_OPS_CANCELLING, RV_OPS_DONE };
+
+struct rv_op {
+    /* The request and its result: all that a completion touches. */
+    void *addr;                 /* RECV_PICK, when it has completed: the lease */
+    uint64_t off;
+    uint64_t token;             /* TASK, NUDGE: the wait that the last completion fires */
+    RV_ATOMIC(struct rv_io_worker *) iw; /* whose it is: only there it is queued and cancelled */
+    RV_ATOMIC(uint32_t) gen;
+    int32_t fd;
+    uint32_t len;
+    uint32_t msg_flags;         /* MSG_* of sockets, RWF_* of the others */
+    int32_t res;
+    uint32_t spare0;
+    uint32_t fd_gen;            /* generation of the fd's slot when it was entered */
+    uint8_t code, kind;
+    RV_ATOMIC(uint8_t) state;   /* enum rv_op_state */
+    uint8_t retries;            /* how often it was queued again after EINTR or EAGAIN */
+
+    /* Where it is listed, and how others reach it. */
+    struct rv_op *next, *prev;  /* in its fd's list; STREAM: in its worker's list of starved ones */
+    struct rv_fd *slot;         /* STREAM: its fd */
+    void *ctx;                  /* ACCEPTOR: whose */
+    struct rv_msg msg;          /* carries requests to its worker */
+    RV_ATOMIC(uint32_t) cancel; /* generation to cancel; not 0: msg is on its way, see op.c */
+    uint8_t stream_state;       /* io/stream.c */
+    uint8_t stream_wants;       /* under the slot's lock; not 0: msg is on its way */
+    uint8_t driver_bits;        /* the driver's; 0 when the op is taken */
+    uint8_t spare;
+    struct rv_op *driver_next;  /* the driver's */
+};
+_Static_assert(sizeof(struct rv_op) == 128, "an op is two cache lines");
+
+/* Messages of the io layer. */
+enum { RV_IO_MSG_CANCEL = 16, RV_IO_MSG_STREAM, RV_IO_MSG_LEASE };
+
+/* An IDLE op, whose request is all zero; NULL: none is left. The calling thread is the worker's. */
+struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd);
+
+/* Its id: what to give to rv_wait_arm() and to the kernel. */
+uint64_t rv_op_id(struct rv_io *io, const struct rv_op *op);
+
+/* The op that the id names, which may have moved on to another generation. */
+struct rv_op *rv_op_of(struct rv_io *io, uint64_t id);
+
+/* Hands it to the engine of the worker iw, which is the op's and the caller's. IDLE or DONE before. */
+void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op);
+
+/* Performs a TASK op for the running task: enters the fd, waits for the last completion, leaves,
+ * releases the op. The result; -EBADF, -ETIMEDOUT, -ECANCELED. The worker may have changed.
+ * ret_lease: the buffer that was picked, if the result is > 0; NULL for requests that pick none. */
+int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
+              struct rv_lease **ret_lease);
+
+/* The second half of it, for who has entered and armed by himself: what the result means. */
+int rv_op_result(struct rv_sched *s, const struct rv_op *op, bool closed);
+
+/* IDLE or DONE: nobody will ever complete it. The caller's worker need not be the op's. */
+void rv_op_release(struct rv_io_worker *iw, struct rv_op *op);
+
+/* For the engine: the request with this id has completed. Aborts if there is no such request. */
+void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t cflags);
+
+/* struct rv_engine's cancel, for all engines: any thread, any id, however stale. */
+void rv_op_cancel(struct rv_sched *s, struct rv_worker *self, uint64_t id);
+
+/* The cancellation asked for from elsewhere has arrived. */
+void rv_op_message(struct rv_io_worker *iw, struct rv_op *op);
+
+#endif

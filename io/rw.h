@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rw.h -- one writer at a time, for each fd.
+ */
+#ifndef RV_IO_RW_H
+#define RV_IO_RW_H
+
+#include "io/fdtab.h"
+
+struct rv_io_worker;
+
+/* Ends the wait of everybody who queues to send; under the slot's lock. */
+void rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, int error);
+
+#endif

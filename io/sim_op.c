@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sim_op.c -- what the simulated kernel makes of an op.
+ *
+ *     NONE   -> QUEUED   [queue, in engine_sim.c]
+ *     QUEUED -> HELD     [rv_sim_submit]
+ *     HELD   -> NONE     [finish]   its last completion lies in its worker's cq
+ *
+ * A held op waits at its file. Whenever something changes there a try becomes due for it, soon or
+ * later; it does what it can, or waits on. What goes wrong goes wrong in a try: an errno in place of
+ * an effect, less than was asked for, a multishot that ends.
+ *
+ * (1) An op is tried at least once, even when its cancellation comes before its submission.
+ * (2) A try either has an effect and says so, or has none: bytes are taken out of a socket only
+ *     into a completion.
+ * (3) The completions of one op keep their order in the cq; others may overtake them.
+ * (4) After so many faults in a row an op is left alone, since its caller gives up at some point.
+ */
+#include <errno.h>
+
+#include "io/sim_world.h"
+#include "mem/alloc.h"
+#include "mem/die.h"
+#include "sched/worker.h"
+
+#define FAULTS_IN_A_ROW 4
+#define CONNECT_TRIES 200
+#define SYN_AGAIN_NS INT64_C(1000000)
+
+static uint32_t index_of(const struct rv_sim_op *k)
+{
+    return (uint32_t)(k - rv_sim_world->ops);
+}
+
+struct rv_sim_op *rv_sim_op_of(const struct rv_op *op)
+{
+    struct rv_sim *sim = rv_sim_world;
+    return &sim->ops[((const unsigned char *)op - sim->io->ops.base) / sizeof *op];
+}
+
+/* ---- completions ----------------------------------------------------------------------------- */
+
+static void append(struct rv_sim_worker *sw, struct rv_sim_cqe cqe)
+{
+    if (sw->cq_n == sw->cq_cap) {
+        uint32_t cap = sw->cq_cap ? 2 * sw->cq_cap : 64;
+        struct rv_sim_cqe *more = rv_alloc(cap * sizeof *more);
+        RV_MUST(more != NULL);
+        for (uint32_t i = 0; i < sw->cq_n; i++)
+            more[i] = sw->cq[i];
+        rv_free(sw->cq);
+        sw->cq = more;
+        sw->cq_cap = cap;
+    }
+    sw->cq[sw->cq_n++] = cqe;
+}
+
+static void post(struct rv_sim_op *k, int32_t res, uint32_t flags)
+{
+    struct rv_sim_cqe cqe = { k->id, res, flags };
+    if (res >= 0)
+        k->op->driver_bits = 0;
+    rv_sim_record(RV_SIM_POST, k->sw->w->index, index_of(k), (int64_t)flags << 32 | (uint32_t)res);
+    if (rv_sim_canary_now(RV_SIM_DROP_COMPLETION))
+        return;
+    append(k->sw, cqe);
+    if (!(flags & RV_OPF_MORE) && rv_sim_canary_now(RV_SIM_TWICE_COMPLETION))
+        append(k->sw, cqe);
+}
+
+/* The op is the kernel's no longer. */
+static void finish(struct rv_sim_op *k, int32_t res, uint32_t flags)
+{
+    struct rv_sim_file *f = k->file;
+    RV_MUST(k->state == RV_SIM_OP_HELD);
+    k->state = RV_SIM_OP_NONE;
+    k->file = NULL;
+    if (f) {
+        if (k->next)
+            k->next->prev = k->prev;
+        if (k->prev)
+            k->prev->next = k->next;
+        else
+            f->ops = k->next;
+        f->ops_held--;
+    }
+    if (k->cancel && res != -ECANCELED)
+        rv_sim_world->result.seen.cancels_lost++;
+    if (res == -ECANCELED)
+        rv_sim_world->result.seen.cancels_won++;
+    post(k, res, flags);
+    if (f)
+        rv_sim_file_drop(f);
+}
+
+/* ---- tries ----------------------------------------------------------------------------------- */
+
+static void arm(struct rv_sim_op *k, int64_t delay)
+{
+    if (k->armed)
+        return;
+    k->armed = true;
+    rv_sim_at(rv_sim_world->now + delay, RV_SIM_DUE_TRY, index_of(k), k->id);
+}
+
+void rv_sim_ready(struct rv_sim_file *f)
+{
+    for (struct rv_sim_op *k = f->ops; k; k = k->next)
+        arm(k, rv_sim_chance(768) ? 0 : rv_sim_delay());
+}
+
+/* -error in so many of 1024 cases, else 0. */
+static int32_t fault(struct rv_sim_op *k, uint16_t rate, int error)
+{
+    if (k->op->driver_bits >= FAULTS_IN_A_ROW || !rv_sim_chance(rate))
+        return 0;
+    k->op->driver_bits++;
+    rv_sim_world->result.seen.faults++;
+    rv_sim_record(RV_SIM_FAULT, k->sw->w->index, index_of(k), error);
+    return -error;
+}
+
+/* What may happen to any call; 0: nothing. */
+static int32_t any_fault(struct rv_sim_op *k)
+{
+    const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    int32_t r = fault(k, rate->eintr, EINTR);
+    if (r == 0)
+        r = fault(k, rate->eagain, EAGAIN);
+    return r ? r : fault(k, rate->nomem, ENOMEM);
+}
+
+/* The connection may break under it, which is then what it finds. */
+static void break_sometimes(struct rv_sim_op *k)
+{
+    const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    if (fault(k, rate->reset, ECONNRESET) != 0)
+        rv_sim_break(k->file, ECONNRESET);
+}
+
+static uint32_t some_of(uint32_t len)
+{
+    bool shorter = len > 1 && rv_sim_chance(rv_sim_world->opts.faults.shorter);
+    return shorter ? 1 + rv_sim_draw(len) : len;
+}
+
+static void try_accept(struct rv_sim_op *k)
+{
+    const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    bool multi = k->op->code == RV_OP_ACCEPT_MULTI;
+    for (;;) {
+        int32_t r = any_fault(k);
+        if (r == 0)
+            r = fault(k, rate->mfile, rv_sim_chance(512) ? EMFILE : ENFILE);
+        if (r == 0)
+            r = fault(k, rate->nobufs, ENOBUFS);
+        if (r == 0)
+            r = rv_sim_accept(k->file, rv_sim_chance(rate->abort));
+        if (r == RV_SIM_WAIT)
+            return;
+        if (r < 0 || !multi || rv_sim_chance(rate->unmulti)) {
+            finish(k, r, 0);
+            return;
+        }
+        post(k, r, RV_OPF_MORE);
+    }
+}
+
+static void try_connect(struct rv_sim_op *k)
+{
+    static const int errors[] = { ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, ETIMEDOUT };
+    const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    int32_t r = fault(k, rate->refuse, errors[rv_sim_draw(4)]);
+    if (r == 0)
+        r = rv_sim_connect(k->file, k->op->addr, (socklen_t)k->op->off);
+    if (r == RV_SIM_WAIT && ++k->tries < CONNECT_TRIES) {
+        arm(k, SYN_AGAIN_NS + rv_sim_delay());
+        return;
+    }
+    finish(k, r == RV_SIM_WAIT ? -ETIMEDOUT : r, 0);
+}
+
+/* Moves bytes from or to the caller's memory. With MSG_WAITALL it goes on until all are there, or
+ * nothing more is to be had: then what it has counts. */
+static void try_transfer(struct rv_sim_op *k, bool send)
+{
+    struct rv_op *op = k->op;
+    unsigned char *mem = op->addr;
+    bool socket_call = op->code == RV_OP_SEND || op->code == RV_OP_RECV;
+    uint32_t how = socket_call ? op->msg_flags : 0; /* the others have flags of another kind */
+    for (;;) {
+        int32_t r = any_fault(k);
+        if (r == 0 && send)
+            r = fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
+        if (r == 0) {
+            uint32_t n = some_of(op->len - (uint32_t)k->moved);
+            break_sometimes(k);
+            r = send ? rv_sim_send(k->file, mem + k->moved, n)
+                     : rv_sim_recv(k->file, mem + k->moved, n);
+        }
+        if (r == RV_SIM_WAIT && !(how & MSG_DONTWAIT))
+            return;
+        if (r > 0)
+            k->moved += (uint64_t)r;
+        bool more = r > 0 && how & MSG_WAITALL && k->moved < op->len;
+        if (!more) {
+            int32_t none = r == RV_SIM_WAIT ? -EAGAIN : r;
+            finish(k, k->moved ? (int32_t)k->moved : none, 0);
+            return;
+        }
+        if (rv_sim_chance(512)) {
+            arm(k, rv_sim_delay());
+            return;
+        }
+    }
+}
+
+/* ---- buffers that the kernel picks ----------------------------------------------------------- */
+
+/* Into the next provided buffer; the number of bytes, with *ret_flags set, or why not. A new request
+ * fails at once where there is none, an old one when something has come. */
+static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
+{
+    struct rv_sim_worker *sw = k->sw;
+    const struct rv_group *g = &sw->iw->group;
+    int32_t r = any_fault(k);
+    if (r == 0 && (first || rv_sim_readable(k->file)))
+        r = sw->provided_n == 0 ? -ENOBUFS
+                                : fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
+    if (r < 0) {
+        rv_sim_world->result.seen.starved += r == -ENOBUFS;
+        return r;
+    }
+    if (sw->provided_n == 0)
+        return RV_SIM_WAIT;
+    uint32_t id = sw->provided[sw->provided_first];
+    break_sometimes(k);
+    r = rv_sim_recv(k->file, g->base + (size_t)id * g->bytes, some_of((uint32_t)g->bytes));
+    if (r <= 0)
+        return r;
+    if (!rv_sim_canary_now(RV_SIM_EARLY_BUFFER)) {
+        sw->provided_first = (sw->provided_first + 1) % g->bufs;
+        sw->provided_n--;
+    }
+    *ret_flags = RV_OPF_BUFFER | id << RV_OPF_BUFFER_SHIFT;
+    return r;
+}
+
+static void try_pick(struct rv_sim_op *k, bool first)
+{
+    const struct rv_sim *sim = rv_sim_world;
+    bool multi = k->op->code == RV_OP_RECV_MULTI;
+    uint64_t limit = sim->io->caps.recv_optlen && k->op->off ? k->op->off : UINT64_MAX;
+    for (;; first = false) {
+        uint32_t flags = 0;
+        int32_t r = fill_buffer(k, first, &flags);
+        if (r == RV_SIM_WAIT)
+            return;
+        if (r > 0)
+            k->moved += (uint64_t)r;
+        if (r <= 0 || !multi || k->moved >= limit || rv_sim_chance(sim->opts.faults.unmulti)) {
+            finish(k, r, flags);
+            return;
+        }
+        post(k, r, flags | RV_OPF_MORE);
+        if (rv_sim_chance(512)) { /* what is left comes later */
+            if (rv_sim_readable(k->file))
+                arm(k, rv_sim_delay());
+            return;
+        }
+    }
+}
+
+static void try_op(struct rv_sim_op *k)
+{
+    bool first = !k->tried;
+    k->tried = true;
+    switch (k->op->code) {
+    case RV_OP_ACCEPT:
+    case RV_OP_ACCEPT_MULTI:
+        try_accept(k);
+        break;
+    case RV_OP_CONNECT:
+        try_connect(k);
+        break;
+    case RV_OP_RECV:
+    case RV_OP_READ:
+        try_transfer(k, false);
+        break;
+    case RV_OP_SEND:
+    case RV_OP_WRITE:
+        try_transfer(k, true);
+        break;
+    case RV_OP_RECV_PICK:
+    case RV_OP_RECV_MULTI:
+        try_pick(k, first);
+        break;
+    default:
+        finish(k, -EINVAL, 0);
+    }
+}
+
+/* ---- from the queue to the kernel, and the end ----------------------------------------------- */
+
+void rv_sim_op_cancel(struct rv_sim_op *k)
+{
+    if (!k->tried || rv_sim_chance(512))
+        try_op(k); /* (1), and: it completes just before */
+    if (k->state != RV_SIM_OP_HELD)
+        return;
+    if (k->file && k->file->kind == RV_SIM_CONNECTING)
+        k->file->kind = RV_SIM_PLAIN;
+    bool partly = k->moved > 0 && k->op->code != RV_OP_RECV_MULTI;
+    finish(k, partly ? (int32_t)k->moved : -ECANCELED, 0);
+}
+
+void rv_sim_op_due(const struct rv_sim_due *due)
+{
+    struct rv_sim_op *k = &rv_sim_world->ops[due->index];
+    if (k->state != RV_SIM_OP_HELD || k->id != due->gen)
+        return;
+    if (due->kind == RV_SIM_DUE_CANCEL) {
+        rv_sim_op_cancel(k);
+    } else {
+        k->armed = false;
+        try_op(k);
+    }
+}
+
+static void begin(struct rv_sim_op *k)
+{
+    k->state = RV_SIM_OP_HELD;
+    rv_sim_record(RV_SIM_SUBMIT, k->sw->w->index, index_of(k), k->op->fd);
+    if (k->op->code == RV_OP_NOP) {
+        finish(k, 0, 0);
+        return;
+    }
+    struct rv_sim_file *f = rv_sim_file_of(k->op->fd);
+    if (!f) {
+        finish(k, -EBADF, 0);
+        return;
+    }
+    f->refs++;
+    f->ops_held++;
+    k->file = f;
+    k->prev = NULL;
+    k->next = f->ops;
+    if (k->next)
+        k->next->prev = k;
+    f->ops = k;
+    if (k->cancel)
+        rv_sim_op_cancel(k);
+    else if (rv_sim_chance(512))
+        try_op(k);
+    else
+        arm(k, rv_sim_delay());
+}
+
+void rv_sim_submit(struct rv_sim_worker *sw, bool all)
+{
+    uint32_t n = all || sw->sq_n == 0 ? sw->sq_n : 1 + rv_sim_draw(sw->sq_n);
+    for (; n > 0; n--) {
+        struct rv_op *op = sw->sq_first;
+        sw->sq_first = op->driver_next;
+        if (!sw->sq_first)
+            sw->sq_last = NULL;
+        sw->sq_n--;
+        begin(rv_sim_op_of(op));
+    }
+}

@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stream.c -- receiving ahead of the reader.
+ *
+ * A multishot recv is queued once and completes for each piece of data, in a buffer of its worker's
+ * group, until it ends for one of the reasons below. Pieces nobody waits for are listed in the fd's
+ * slot; a waiting reader gets its piece directly. What ends it, and what then:
+ *
+ *     its own limit, or ours                   again at once, or when the unread has been read
+ *     no buffer (ENOBUFS)                      again when buffers have come home: never an error
+ *     the end of the stream, or an error       kept in the slot, after all data
+ *     the fd is closed                         the op goes, and the last one out closes the fd
+ *
+ * The state of the op belongs to its home worker, the one where the first reader ran:
+ *
+ *     IDLE     -> FLYING    [arm]                      nobody has to ask again: RV_FD_ARMED
+ *     IDLE     -> STARVED   [arm]                      too few buffers
+ *     STARVED  -> FLYING    [rv_stream_feed]
+ *     FLYING   -> ENDING    [push, rv_stream_stop]     cancelled, the last completion is awaited
+ *     FLYING, ENDING -> IDLE, STARVED, FLYING          [landed]
+ *     IDLE, STARVED  -> gone [rv_stream_stop]          FLYING, ENDING -> gone [landed]
+ *     ... -> GONE -> gone   [retire, rv_stream_message] while a message for it is under way
+ *
+ * (1) The slot is consistent whenever its lock is free: a reader waits only if nothing is unread,
+ *     the stream has not ended, and RV_FD_ARMED says that it will be told.
+ * (2) Data is delivered in order: the home worker appends, one reader at a time takes. A reader
+ *     that takes a piece in two bites keeps RV_FD_READER set in between, which keeps others out.
+ * (3) Who takes a reader out of the slot has filled in its frame, under the lock, and keeps its
+ *     token: after that the frame is the reader's and the slot none of its business.
+ * (4) An op in an older generation than its slot, or in a closing one, delivers nothing.
+ * (5) stream_wants is under the slot's lock, and while it is not 0 the op's node is under way; so
+ *     an op goes only when it is 0.
+ * (6) Cancelling a multishot recv loses nothing: what has not been completed stays in the socket.
+ *
+ * Threads: take, copy, detach - anyone, under the lock; all else - the home worker.
+ */
+#include "io/stream.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "io/buf.h"
+#include "io/io.h"
+#include "io/op.h"
+#include "mem/die.h"
+#include "sched/wait.h"
+
+enum { IDLE, FLYING, ENDING, STARVED, GONE };
+
+/* ---- the slot's lists ------------------------------------------------------------------------ */
+
+static void append(struct rv_fd *f, struct rv_lease *l)
+{
+    rv_lease_link(l, NULL);
+    if (f->last)
+        rv_lease_link(f->last, l);
+    else
+        f->first = l;
+    f->last = l;
+    f->unread_bufs++;
+    f->unread_bytes += l->pub.len;
+}
+
+static void put_back(struct rv_fd *f, struct rv_lease *l)
+{
+    rv_lease_link(l, f->first);
+    f->first = l;
+    if (!f->last)
+        f->last = l;
+    f->unread_bufs++;
+    f->unread_bytes += l->pub.len;
+}
+
+static struct rv_lease *pop(struct rv_fd *f)
+{
+    struct rv_lease *l = f->first;
+    f->first = rv_lease_next(l);
+    if (!f->first)
+        f->last = NULL;
+    f->unread_bufs--;
+    f->unread_bytes -= l->pub.len;
+    return l;
+}
+
+/* Half of what it may hold is unread: time to stop, or too early to go on. */
+static bool well_filled(const struct rv_io *io, const struct rv_fd *f)
+{
+    return f->unread_bytes >= io->stream_bytes_max / 2 || f->unread_bufs >= io->stream_bufs_max / 2;
+}
+
+struct rv_reader rv_stream_detach(struct rv_fd *f, struct rv_lease *lease, int end)
+{
+    struct rv_reader none = {0}, *r = f->reader;
+    if (!r)
+        return none;
+    f->reader = NULL;
+    r->lease = lease;
+    r->end = end;
+    return *r;
+}
+
+void rv_stream_wake(struct rv_io_worker *iw, const struct rv_reader *r)
+{
+    if (!r->sched)
+        return;
+    struct rv_worker *w = iw && iw->w->sched == r->sched ? iw->w : NULL;
+    rv_wait_fire(r->sched, w, r->token, RV_WOKEN, UINT32_MAX);
+}
+
+/* ---- arming, on the home worker -------------------------------------------------------------- */
+
+static void starve(struct rv_io_worker *iw, struct rv_op *op)
+{
+    op->stream_state = STARVED;
+    op->next = NULL;
+    op->prev = iw->starved_last;
+    if (op->prev)
+        op->prev->next = op;
+    else
+        iw->starved_first = op;
+    iw->starved_last = op;
+    rv_count(&iw->n.starved, 1);
+    /* Before this worker sleeps it fences and looks into its inbox (park.c); who sends a lease
+     * there fences before looking at this. One of the two sees the other. */
+    rv_store_relaxed(&iw->group.starved, 1U);
+}
+
+static void unstarve(struct rv_io_worker *iw, struct rv_op *op)
+{
+    if (op->prev)
+        op->prev->next = op->next;
+    else
+        iw->starved_first = op->next;
+    if (op->next)
+        op->next->prev = op->prev;
+    else
+        iw->starved_last = op->prev;
+    if (!iw->starved_first)
+        rv_store_relaxed(&iw->group.starved, 0U);
+}
+
+static void fly(struct rv_io_worker *iw, struct rv_op *op)
+{
+    op->stream_state = FLYING;
+    op->off = iw->io->stream_bytes_max;
+    rv_count(&iw->n.arms, 1);
+    rv_op_queue(iw, op);
+}
+
+/* A new recv on an empty group fails at once, data or not: it would spin. Once streams starve, one
+ * eighth of the group has to be home before any goes on, or they would take turns at starving. */
+static bool enough(const struct rv_group *g)
+{
+    return g->free >= (g->bufs + 7) / 8;
+}
+
+static void arm(struct rv_io_worker *iw, struct rv_op *op)
+{
+    RV_ASSERT(op->stream_state == IDLE);
+    if (iw->group.free == 0 || (iw->starved_first && !enough(&iw->group)))
+        starve(iw, op);
+    else
+        fly(iw, op);
+}
+
+void rv_stream_feed(struct rv_io_worker *iw)
+{
+    if (!enough(&iw->group))
+        return;
+    /* Each may take but one buffer: no use in letting more go than there are. */
+    for (uint32_t n = iw->group.free; n > 0 && iw->starved_first; n--) {
+        struct rv_op *op = iw->starved_first;
+        unstarve(iw, op);
+        fly(iw, op);
+    }
+}
+
+/* ---- the end of a stream's op, on the home worker -------------------------------------------- */
+
+/* Takes the op out of its slot, locked, and the lock off. */
+static void retire(struct rv_io_worker *iw, struct rv_op *op, uint64_t word)
+{
+    struct rv_fd *f = op->slot;
+    bool awaited = op->stream_wants != 0; /* (5) */
+    rv_store_relaxed(&iw->streams, rv_load_relaxed(&iw->streams) - 1);
+    op->stream_state = GONE;
+    if (rv_fd_gen(word) == op->fd_gen) {
+        RV_ASSERT(f->stream == op);
+        f->stream = NULL;
+        rv_fd_settle(f, (word & ~(uint64_t)RV_FD_ARMED) - RV_FD_COUNT_ONE);
+    } else {
+        rv_fd_unlock(f, word);
+    }
+    if (!awaited)
+        rv_op_release(iw, op);
+}
+
+void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op)
+{
+    switch (op->stream_state) {
+    case FLYING:
+        op->stream_state = ENDING;
+        rv_op_cancel(iw->io->sched, iw->w, rv_op_id(iw->io, op));
+        break;
+    case STARVED:
+        unstarve(iw, op);
+        retire(iw, op, rv_fd_lock(op->slot));
+        break;
+    case IDLE:
+        retire(iw, op, rv_fd_lock(op->slot));
+        break;
+    default: /* its last completion, or its message, will see to it */
+        break;
+    }
+}
+
+void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op)
+{
+    struct rv_fd *f = op->slot;
+    uint64_t word = rv_fd_lock(f);
+    unsigned wants = op->stream_wants;
+    op->stream_wants = 0;
+    bool over = rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING;
+    rv_fd_unlock(f, word);
+    if (op->stream_state == GONE)
+        rv_op_release(iw, op);
+    else if (over || wants & RV_STREAM_STOP)
+        rv_stream_stop(iw, op);
+    else if (op->stream_state == IDLE)
+        arm(iw, op);
+}
+
+/* ---- completions, on the home worker --------------------------------------------------------- */
+
+/* The stream holds more than it should while others may need the buffers. */
+static bool greedy(const struct rv_io_worker *iw, const struct rv_fd *f)
+{
+    const struct rv_io *io = iw->io;
+    return iw->group.free < iw->group.bufs / 4 &&
+           (f->unread_bufs > io->stream_bufs_max || f->unread_bytes > io->stream_bytes_max);
+}
+
+/* A piece of data goes to the reader that waits, or behind what is unread. */
+static void push(struct rv_io_worker *iw, struct rv_op *op, struct rv_lease *l)
+{
+    struct rv_fd *f = op->slot;
+    uint64_t word = rv_fd_lock(f);
+    if (rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING) { /* (4) */
+        rv_fd_unlock(f, word);
+        rv_lease_return(iw, l);
+        rv_stream_stop(iw, op);
+        return;
+    }
+    if (f->reader) {
+        RV_ASSERT(!f->first);
+        if (l->pub.len > f->reader->room)
+            word = (word | RV_FD_READER) + RV_FD_COUNT_ONE;
+        struct rv_reader r = rv_stream_detach(f, l, 0);
+        rv_fd_unlock(f, word);
+        rv_stream_wake(iw, &r);
+        return;
+    }
+    append(f, l);
+    bool stop = greedy(iw, f) && op->stream_state == FLYING;
+    rv_fd_unlock(f, word);
+    if (stop) {
+        rv_count(&iw->n.capped, 1);
+        rv_stream_stop(iw, op);
+    }
+}
+
+/* Whether the recv may be made again after it ended so. */
+static bool passing(int32_t res)
+{
+    return res > 0 || res == -ENOBUFS || res == -ECANCELED || res == -EINTR || res == -EAGAIN;
+}
+
+/* The stream has come to its end: all data is in the slot, and the end is behind it. */
+static void finish(struct rv_io_worker *iw, struct rv_op *op, uint64_t word, int32_t res)
+{
+    struct rv_fd *f = op->slot;
+    f->end = res == 0 ? 1 : res;
+    struct rv_reader r = rv_stream_detach(f, NULL, f->end);
+    retire(iw, op, word | RV_FD_ENDED);
+    rv_stream_wake(iw, &r);
+}
+
+/* The last completion of this flight. */
+static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
+{
+    struct rv_fd *f = op->slot;
+    uint64_t word = rv_fd_lock(f);
+    op->stream_state = IDLE;
+    if (rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING) {
+        retire(iw, op, word);
+        return;
+    }
+    if (!passing(res)) {
+        finish(iw, op, word, res);
+        return;
+    }
+    if (iw->leaving) { /* the fd may outlive this runtime: see rv_fd_forget() */
+        retire(iw, op, word);
+        return;
+    }
+    bool pause = !f->reader && well_filled(iw->io, f);
+    rv_fd_unlock(f, pause ? word & ~(uint64_t)RV_FD_ARMED : word); /* (1) */
+    if (!pause && res == -ENOBUFS)
+        starve(iw, op);
+    else if (!pause)
+        arm(iw, op);
+    if (iw->starved_first)
+        rv_stream_feed(iw);
+}
+
+void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, uint32_t cflags)
+{
+    if (cflags & RV_OPF_BUFFER) {
+        struct rv_lease *l = rv_lease_picked(iw, cflags, res);
+        if (res > 0)
+            push(iw, op, l);
+        else
+            rv_lease_return(iw, l);
+    }
+    if (!(cflags & RV_OPF_MORE))
+        landed(iw, op, res);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Sees to it that the stream receives; under the lock. What is then left to do after the unlock is
+ * in *ret: arm here, or ask there. 0 or -ENOMEM. */
+struct request {
+    struct rv_op *here, *there;
+};
+
+static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word, struct request *ret)
+{
+    struct rv_op *op = f->stream;
+    if (!op) {
+        op = rv_op_take(iw, RV_OPK_STREAM, RV_OP_RECV_MULTI, rv_fd_number(f));
+        if (!op)
+            return -ENOMEM;
+        op->slot = f;
+        op->fd_gen = rv_fd_gen(*word);
+        op->stream_state = IDLE;
+        op->stream_wants = 0;
+        f->stream = op;
+        *word += RV_FD_COUNT_ONE;
+        rv_store_relaxed(&iw->streams, rv_load_relaxed(&iw->streams) + 1);
+    }
+    *word |= RV_FD_ARMED;
+    if (rv_load_relaxed(&op->iw) == iw) {
+        ret->here = op;
+        return 0;
+    }
+    if (!op->stream_wants)
+        ret->there = op;
+    op->stream_wants |= RV_STREAM_ARM;
+    return 0;
+}
+
+static void perform(struct rv_io_worker *iw, const struct request *q)
+{
+    if (q->here)
+        arm(iw, q->here);
+    if (q->there) {
+        struct rv_io_worker *home = rv_load_relaxed(&q->there->iw);
+        rv_send(home->io->sched, home->w, &q->there->msg, RV_IO_MSG_STREAM);
+    }
+}
+
+/* After something was read: a stream that had stopped because nobody read goes on. */
+static void unlock_and_resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
+{
+    struct request q = {0};
+    bool idle = !(word & (RV_FD_ARMED | RV_FD_ENDED | RV_FD_CLOSING));
+    if (idle && !well_filled(iw->io, f))
+        request_arm(iw, f, &word, &q); /* the stream exists: it cannot fail */
+    rv_fd_settle(f, word);
+    perform(iw, &q);
+}
+
+/* -errno: why this task may not read now; 0: it may. */
+static int may_read(const struct rv_fd *f, uint64_t word)
+{
+    if (word & RV_FD_CLOSING)
+        return -EBADF;
+    return f->reader || word & RV_FD_READER ? -EBUSY : 0;
+}
+
+/* A deadline that has passed still means "what is there": one pass of the engine, then the wait is
+ * over. Without an op for that, it is over at once. */
+static int park_once(struct rv_io_worker *iw, struct rv_task *t, uint64_t token)
+{
+    struct rv_op *op = rv_op_take(iw, RV_OPK_NUDGE, RV_OP_NOP, -1);
+    if (!op)
+        return rv_wait_park(iw->w, t, iw->w->now);
+    op->token = token;
+    rv_op_queue(iw, op);
+    return rv_wait_park(iw->w, t, RV_NEVER);
+}
+
+static int64_t read_until(const struct rv_fd *f, const struct rv_worker *w, reeve_time deadline)
+{
+    int64_t until = rv_deadline(w->cur, deadline);
+    if (deadline != 0 || f->idle_ns == 0)
+        return until;
+    int64_t idle = w->now + f->idle_ns;
+    return idle < until ? idle : until;
+}
+
+/* Waits for the next piece; nothing is unread. Unlocks. 1: r->lease, with RV_FD_READER held if it is
+ * more than r->room; 0: the end; -errno. */
+static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
+                 struct rv_reader *r)
+{
+    struct rv_worker *w = iw->w;
+    struct rv_task *t = w->cur;
+    struct request q = {0};
+    int e = 0;
+    if (word & RV_FD_ENDED)
+        e = f->end;
+    else if (word & RV_FD_DRAIN)
+        e = -ESHUTDOWN;
+    else if (!(word & RV_FD_ARMED))
+        e = request_arm(iw, f, &word, &q);
+    if (e != 0) {
+        rv_fd_unlock(f, word);
+        return e == 1 ? 0 : e;
+    }
+    int64_t until = read_until(f, w, deadline);
+    r->sched = w->sched;
+    r->token = rv_wait_arm(w->sched, t, 0);
+    f->reader = r;
+    rv_fd_unlock(f, word);
+    perform(iw, &q);
+    int why = until <= w->now ? park_once(iw, t, r->token) : rv_wait_park(w, t, until);
+    if (why != RV_WOKEN) {
+        word = rv_fd_lock(f);
+        bool waiting = f->reader == r; /* else the result came first, and counts */
+        if (waiting)
+            f->reader = NULL;
+        rv_fd_unlock(f, word);
+        if (waiting)
+            return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED;
+    }
+    if (r->lease)
+        return 1;
+    return r->end == 1 ? 0 : r->end;
+}
+
+ssize_t rv_stream_take(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
+                       struct rv_lease **ret_lease)
+{
+    struct rv_reader r = {.room = SIZE_MAX};
+    int e = may_read(f, word);
+    if (e < 0) {
+        rv_fd_unlock(f, word);
+        return e;
+    }
+    if (f->first) {
+        r.lease = pop(f);
+        unlock_and_resume(iw, f, word);
+    } else if ((e = await(iw, f, word, deadline, &r)) <= 0) {
+        return e;
+    }
+    r.lease->pub.opaque[1] = RV_LEASE_OUT;
+    *ret_lease = r.lease;
+    return (ssize_t)r.lease->pub.len;
+}
+
+/* The rest of a piece that was too large goes back to the front, and others may read again. */
+static void copied_part(struct rv_io_worker *iw, struct rv_fd *f, uint32_t gen, struct rv_lease *l)
+{
+    uint64_t word = rv_fd_lock(f);
+    if (rv_fd_gen(word) != gen) {
+        rv_fd_unlock(f, word);
+        rv_lease_return(iw, l);
+        return;
+    }
+    word = (word & ~(uint64_t)RV_FD_READER) - RV_FD_COUNT_ONE;
+    if (word & RV_FD_CLOSING) {
+        rv_fd_settle(f, word);
+        rv_lease_return(iw, l);
+        return;
+    }
+    put_back(f, l);
+    unlock_and_resume(iw, f, word);
+}
+
+/* Moves whole pieces out, as many as fit; the first one does. Unlocks. */
+static ssize_t copy_whole(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, void *buf,
+                          size_t len)
+{
+    struct rv_lease *l = f->first, *next;
+    size_t total = 0, at = 0;
+    while (f->first && f->first->pub.len <= len - total)
+        total += pop(f)->pub.len;
+    unlock_and_resume(iw, f, word);
+    for (; at < total; l = next) { /* what was taken is still linked */
+        next = rv_lease_next(l);
+        memcpy((unsigned char *)buf + at, l->pub.data, l->pub.len);
+        at += l->pub.len;
+        rv_lease_return(iw, l);
+    }
+    return (ssize_t)total;
+}
+
+ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
+                       void *buf, size_t len)
+{
+    struct rv_reader r = {.room = len};
+    uint32_t gen = rv_fd_gen(word);
+    int e = may_read(f, word);
+    if (e < 0) {
+        rv_fd_unlock(f, word);
+        return e;
+    }
+    if (f->first && f->first->pub.len <= len)
+        return copy_whole(iw, f, word, buf, len);
+    if (f->first) {
+        r.lease = pop(f);
+        rv_fd_unlock(f, (word | RV_FD_READER) + RV_FD_COUNT_ONE);
+    } else {
+        e = await(iw, f, word, deadline, &r);
+        if (e <= 0)
+            return e;
+        iw = rv_io_of(rv_worker_self());
+    }
+    struct reeve_buf *piece = &r.lease->pub;
+    if (piece->len <= len) {
+        ssize_t n = (ssize_t)piece->len;
+        memcpy(buf, piece->data, piece->len);
+        rv_lease_return(iw, r.lease);
+        return n;
+    }
+    memcpy(buf, piece->data, len);
+    piece->data += len;
+    piece->len -= len;
+    copied_part(iw, f, gen, r.lease);
+    return (ssize_t)len;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * dispatch.c -- from one stack to the next.
+ *
+ * A task that suspends picks the next one itself and switches straight to its stack; only when
+ * there is none, or the pass is over, does it switch to the scheduler's context on the thread's
+ * own stack. A fresh task gets the worker's spare stack. A stack whose task has ended runs the
+ * next fresh task without any switch, or parks its context inside the loop of unit_main() and
+ * becomes the spare: contexts in the pool are alive and only resumed.
+ *
+ * (1) A suspending task must not be resumed before its registers are saved. So what makes it
+ *     findable (the PARKED state, a queue) is done by the context that runs next, right after the
+ *     switch: the hook.
+ * (2) The same for a stack that is given back: the next context does it.
+ * (3) After a switch nothing that was computed before it about the worker is valid.
+ * (4) A unit is all tasks on one stack; the innermost one, cur, stands for it.
+ *
+ * Threads: the worker's.
+ */
+#include "sched/dispatch.h"
+
+#include <errno.h>
+
+#include "mem/die.h"
+#include "sched/context.h"
+#include "sched/pick.h"
+#include "sched/scope.h"
+#include "sched/wait.h"
+
+static void keep_stack(struct rv_worker *w, struct rv_stack *st)
+{
+    if (w->spare == NULL && st->class == w->sched->stack_class)
+        w->spare = st;
+    else
+        rv_stack_give(&w->sched->stacks, &w->local.stack_mag, st);
+}
+
+/* Does for the context that was just left what it asked for. */
+static void after_switch(struct rv_worker *w)
+{
+    enum rv_hook hook = w->hook;
+    w->hook = RV_HOOK_NONE;
+    switch (hook) {
+    case RV_HOOK_NONE:
+        break;
+    case RV_HOOK_PARK:
+        rv_wait_parked(w, w->hook_task);
+        break;
+    case RV_HOOK_YIELD:
+        rv_ready_fifo(w->sched, w, w->hook_task);
+        break;
+    case RV_HOOK_STACK:
+        keep_stack(w, w->hook_stack);
+        break;
+    }
+}
+
+/* Switches stacks. Returns when the left one is resumed, maybe on another worker. */
+static void switch_to(struct rv_worker *w, struct rv_stack *to)
+{
+    struct rv_stack *from = w->on;
+    RV_ASSERT(from != to);
+    w->on = to;
+    rv_switch(from, to);
+    after_switch(rv_worker_self());
+}
+
+/* The stack of a unit has nothing more to run: on with a fresh task, or away from it. */
+static void unit_next(struct rv_worker *w)
+{
+    bool fresh = false;
+    struct rv_task *next = rv_pass_over(w) ? NULL : rv_pick(w, &fresh);
+    w->cur = NULL;
+    if (next && fresh && next->stack_class == w->on->class) {
+        w->start = next;
+        return;
+    }
+    w->hook = RV_HOOK_STACK;
+    w->hook_stack = w->on;
+    if (next && !fresh) {
+        w->cur = next;
+        switch_to(w, next->run.stack);
+    } else {
+        w->start = next; /* of another stack class: the scheduler's context finds it a stack */
+        switch_to(w, &w->thread_stack);
+    }
+}
+
+static void unit_main(void)
+{
+    struct rv_worker *w = rv_worker_self();
+    rv_switch_entered(w->on);
+    after_switch(w);
+    for (;;) {
+        w = rv_worker_self();
+        struct rv_task *t = w->start;
+        RV_ASSERT(t != NULL);
+        w->start = NULL;
+        rv_task_run(w, t, false);
+        unit_next(rv_worker_self());
+    }
+}
+
+/* A context for a fresh task of this class; NULL: none to be had. */
+static struct rv_stack *unit_stack(struct rv_worker *w, uint8_t class)
+{
+    struct rv_stack *st = w->spare;
+    if (st && st->class == class) {
+        w->spare = NULL;
+        return st;
+    }
+    st = rv_stack_take(&w->sched->stacks, &w->local.stack_mag, class);
+    if (st && st->sp == NULL)
+        rv_context_build(st, unit_main);
+    return st;
+}
+
+bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
+{
+    if (!fresh) {
+        w->cur = t;
+        switch_to(w, t->run.stack);
+        return true;
+    }
+    struct rv_stack *st = unit_stack(w, t->stack_class);
+    if (st == NULL)
+        return false;
+    w->cur = NULL;
+    w->start = t;
+    switch_to(w, st);
+    return true;
+}
+
+void rv_suspend(struct rv_worker *w, enum rv_hook hook)
+{
+    struct rv_task *t = w->cur;
+    bool fresh = false;
+    struct rv_task *next = rv_pass_over(w) ? NULL : rv_pick(w, &fresh);
+    w->hook = hook;
+    w->hook_task = t;
+    t->run.stack = w->on;
+    if (next && rv_enter(w, next, fresh))
+        return;
+    w->cur = NULL;
+    w->start = next; /* none to be had: the scheduler's context skips it */
+    switch_to(w, &w->thread_stack);
+}
+
+void rv_yield(struct rv_worker *w)
+{
+    struct rv_task *t = w->cur;
+    bool fresh = false;
+    struct rv_task *next = NULL;
+    if (!rv_pass_over(w)) {
+        next = rv_pick(w, &fresh);
+        if (next == NULL) { /* nobody else: a pick of itself */
+            w->budget--;
+            rv_count(&w->n.picks, 1);
+            return;
+        }
+    }
+    w->hook = RV_HOOK_YIELD;
+    w->hook_task = t;
+    if (next && rv_enter(w, next, fresh))
+        return;
+    w->cur = NULL;
+    w->start = next;
+    switch_to(w, &w->thread_stack);
+}
+
+void rv_dispatch_finish(struct rv_worker *w)
+{
+    RV_ASSERT(w->cur == NULL && w->start == NULL);
+    if (w->spare)
+        rv_stack_give(&w->sched->stacks, &w->local.stack_mag, w->spare);
+    w->spare = NULL;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine.h -- the seam between the scheduler and whatever makes waiting possible.
+ *
+ * The scheduler declares this table and never defines one: io/ has the io_uring engine and the
+ * simulated one. All calls but wake and cancel are made by the worker itself, on the thread that
+ * drives it.
+ */
+#ifndef RV_SCHED_ENGINE_H
+#define RV_SCHED_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct rv_worker;
+struct rv_sched;
+struct rv_msg;
+
+struct rv_engine {
+    const char *name;
+    /* The worker's thread takes possession of (gives up) its engine state, w->io. 0 or -errno. */
+    int (*attach)(struct rv_worker *w);
+    void (*detach)(struct rv_worker *w);
+    /* Submits what is queued and dispatches what has completed; never blocks. `ready` is how many
+     * tasks are ready already: with enough of them it need not dig for more. True if any
+     * completion was dispatched. */
+    bool (*reap)(struct rv_worker *w, uint32_t ready);
+    /* True while reap has something to do: unsubmitted requests, or completions. Costs a few
+     * loads. */
+    bool (*busy)(struct rv_worker *w);
+    /* Submits, then blocks until a completion, a wake or `until` (RV_NEVER: no limit). Completions
+     * stay for reap. */
+    void (*park)(struct rv_worker *w, int64_t until);
+    /* Ends the target's park, or its next one. Any thread; latched, so it may come before the
+     * park. */
+    void (*wake)(struct rv_worker *target);
+    /* Asks for the op's cancellation; its final completion still comes. Stale ops are ignored.
+     * `self` is the calling worker, NULL on a foreign thread; the op may live on another worker. */
+    void (*cancel)(struct rv_sched *s, struct rv_worker *self, uint64_t op);
+    /* A message of an io kind (>= RV_MSG_IO) from this worker's inbox. */
+    void (*message)(struct rv_worker *w, struct rv_msg *m);
+    /* Absolute monotonic ns; NULL: the real clock. */
+    int64_t (*now)(struct rv_sched *s);
+};
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pick.c -- the order in which a worker runs its tasks.
+ *
+ *     slot      the task just woken by the running one; three times in a row at most, then it
+ *     queues like anybody pinned    tasks that must run here; nobody steals them
+ *     ring      woken tasks, first in first out
+ *     deque     fresh tasks, newest first; thieves take the oldest
+ *     injector  what came from other threads, and what did not fit
+ *
+ * Ring (with pinned) and deque are served in turn while both hold work: deque first would let a
+ * growing tree of spawns starve those whose I/O has completed. Every injector_every-th pick serves
+ * the injector first, and the deque's oldest end after it, so that neither can be starved by what
+ * keeps coming in at the other end.
+ *
+ * (1) Whatever is in no queue belongs to whoever holds it: an entry is in one queue, once.
+ * (2) A full ring or deque spills into the injector, which is bounded by the number of tasks, and
+ *     the spiller tells a sleeping worker.
+ * (3) Filling the slot wakes nobody who is not needed as sentinel: its task runs next, here.
+ *     Thieves take it only when it has waited long.
+ *
+ * Threads: the worker; ready and fresh also foreign threads, with w NULL.
+ */
+#include "sched/pick.h"
+
+#include "mem/die.h"
+#include "sched/park.h"
+#include "sched/scope.h"
+
+enum { SLOT_RUN_MAX = 3, CLOCK_EVERY = 8 };
+
+static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
+{
+    return rv_entry(rv_task_gen(t), rv_task_index(s, t), fresh);
+}
+
+struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
+{
+    struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
+    RV_ASSERT((uint32_t)(entry >> 32) == rv_task_gen(t));
+    *ret_fresh = rv_entry_fresh(entry);
+    if (!*ret_fresh)
+        return t;
+    uint32_t st = rv_load_acquire(&t->st);
+    for (;;) {
+        if (st & RV_ST_CLAIMED) {
+            rv_task_release(w->sched, w, t, RV_ST_QUEUED);
+            return NULL;
+        }
+        if (!(st & RV_ST_HANDLE)) { /* this entry is all there is */
+            rv_store_relaxed(&t->st, RV_ST_CLAIMED);
+            return t;
+        }
+        if (rv_cas(&t->st, &st, (st & ~(uint32_t)RV_ST_QUEUED) | RV_ST_CLAIMED))
+            return t;
+    }
+}
+
+void rv_pop_claimed(struct rv_worker *w)
+{
+    uint64_t entry;
+    while ((entry = rv_deque_peek(&w->deque)) != 0) {
+        struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
+        if (!(rv_load_relaxed(&t->st) & RV_ST_CLAIMED))
+            return;
+        if (rv_deque_pop(&w->deque) == entry) /* else a thief drops it */
+            rv_task_release(w->sched, w, t, RV_ST_QUEUED);
+    }
+}
+
+bool rv_pass_over(struct rv_worker *w)
+{
+    return w->budget <= 0 || rv_load_relaxed(&w->resched);
+}
+
+uint32_t rv_queued(struct rv_worker *w)
+{
+    return rv_runq_len(&w->runq) + w->pinned_len + (uint32_t)rv_deque_len(&w->deque) +
+           (rv_load_relaxed(&w->slot) != 0);
+}
+
+static uint64_t msg_entry(struct rv_sched *s, struct rv_msg *m)
+{
+    struct rv_task *t = (struct rv_task *)((unsigned char *)m - offsetof(struct rv_task, msg));
+    return entry_of(s, t, m->kind == RV_MSG_FRESH);
+}
+
+static uint64_t take_injected(struct rv_worker *w)
+{
+    struct rv_msg *m = rv_injector_take(w->sched);
+    return m ? msg_entry(w->sched, m) : 0;
+}
+
+static uint64_t take_pinned(struct rv_worker *w)
+{
+    struct rv_msg *m = w->pinned_head;
+    if (m == NULL)
+        return 0;
+    w->pinned_head = rv_msg_next(m);
+    w->pinned_len--;
+    return msg_entry(w->sched, m);
+}
+
+static uint64_t take_ring(struct rv_worker *w)
+{
+    bool solo = w->sched->nworkers == 1;
+    if (w->pinned_head && w->turn & 2)
+        return take_pinned(w);
+    uint64_t e = solo ? rv_runq_pop_solo(&w->runq) : rv_runq_pop(&w->runq);
+    return e ? e : take_pinned(w);
+}
+
+static void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
+{
+    if (rv_runq_push(&w->runq, entry)) {
+        /* Outside any task the first entry is about to run here: not worth waking anybody. */
+        if (w->sched->nworkers > 1 && (w->cur != NULL || rv_runq_len(&w->runq) > 1))
+            rv_notify(w);
+        return;
+    }
+    m->kind = rv_entry_fresh(entry) ? RV_MSG_FRESH : RV_MSG_READY;
+    rv_inject(w->sched, m);
+    rv_wake_one(w->sched);
+}
+
+static uint64_t take_slot(struct rv_worker *w)
+{
+    uint64_t e = rv_load_relaxed(&w->slot);
+    if (e == 0) {
+        w->slot_run = 0;
+        return 0;
+    }
+    if (w->sched->nworkers == 1)
+        rv_store_relaxed(&w->slot, 0);
+    else if ((e = rv_xchg_acq_rel(&w->slot, 0)) == 0)
+        return 0;
+    if (w->slot_run++ < SLOT_RUN_MAX)
+        return e;
+    w->slot_run = 0;
+    push_ring(w, e, &rv_task_at(w->sched, rv_entry_index(e))->msg);
+    return 0;
+}
+
+/* The next entry by the order above; 0: there is none. */
+static uint64_t next_entry(struct rv_worker *w)
+{
+    uint64_t e;
+    if (--w->injector_in == 0) {
+        w->injector_in = w->sched->injector_every;
+        if ((e = take_injected(w)) != 0 || (e = rv_deque_take_oldest(&w->deque)) != 0)
+            return e;
+    }
+    if ((e = take_slot(w)) != 0)
+        return e;
+    if (w->turn++ & 1) {
+        if ((e = rv_deque_pop(&w->deque)) != 0 || (e = take_ring(w)) != 0)
+            return e;
+    } else {
+        if ((e = take_ring(w)) != 0 || (e = rv_deque_pop(&w->deque)) != 0)
+            return e;
+    }
+    return take_injected(w);
+}
+
+/* Draws the worker's next random number (xorshift, Marsaglia 2003). */
+uint32_t rv_random(struct rv_worker *w)
+{
+    uint32_t x = w->rng;
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    return w->rng = x;
+}
+
+struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
+{
+    struct rv_sched *s = w->sched;
+    if (w->budget % CLOCK_EVERY == 0 && s->pass_tsc && rv_tsc() - w->pass_tsc > s->pass_tsc)
+        w->budget = 1;
+    for (;;) {
+        uint64_t e = next_entry(w);
+        if (e == 0)
+            return NULL;
+        struct rv_task *t = rv_claim(w, e, ret_fresh);
+        if (t == NULL)
+            continue;
+        w->budget--;
+        rv_count(&w->n.picks, 1);
+        return t;
+    }
+}
+
+static void push_pinned(struct rv_worker *w, struct rv_msg *m, uint8_t kind)
+{
+    m->kind = kind;
+    m->link.next = NULL;
+    if (w->pinned_head)
+        w->pinned_tail->link.next = &m->link;
+    else
+        w->pinned_head = m;
+    w->pinned_tail = m;
+    w->pinned_len++;
+}
+
+/* Puts a pinned task where it must run, or one that only has to go elsewhere. */
+static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where,
+                  uint8_t kind)
+{
+    struct rv_worker *to = s->workers[where];
+    if (to != w)
+        rv_send(s, to, &t->msg, kind);
+    else if (t->pin)
+        push_pinned(w, &t->msg, kind);
+    else
+        push_ring(w, entry_of(s, t, kind == RV_MSG_FRESH), &t->msg);
+}
+
+static void inject(struct rv_sched *s, struct rv_task *t, uint8_t kind)
+{
+    t->msg.kind = kind;
+    rv_inject(s, &t->msg);
+    rv_wake_one(s);
+}
+
+#ifdef RV_FORCE_MIGRATE
+/* A build for tests: whoever is woken wakes up on another worker. */
+static bool migrate(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    if (w == NULL || s->nworkers == 1 || t->pin)
+        return false;
+    rv_send(s, s->workers[(w->index + 1) % s->nworkers], &t->msg, RV_MSG_READY);
+    return true;
+}
+#else
+static inline bool migrate(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    (void)s, (void)w, (void)t;
+    return false;
+}
+#endif
+
+void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    if (t->pin)
+        place(s, w, t, t->pin - 1u, RV_MSG_READY);
+    else
+        push_ring(w, entry_of(s, t, false), &t->msg);
+}
+
+void rv_ready(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    if (migrate(s, w, t))
+        return;
+    if (t->pin) {
+        place(s, w, t, t->pin - 1u, RV_MSG_READY);
+    } else if (w == NULL) {
+        inject(s, t, RV_MSG_READY);
+    } else if (w->cur == NULL) { /* woken by a completion or a timer: in order */
+        push_ring(w, entry_of(s, t, false), &t->msg);
+    } else {
+        uint64_t e = entry_of(s, t, false);
+        rv_store_relaxed(&w->slot_tsc, rv_tsc());
+        uint64_t old = rv_load_relaxed(&w->slot);
+        if (s->nworkers == 1)
+            rv_store_relaxed(&w->slot, e);
+        else
+            old = rv_xchg_acq_rel(
+                &w->slot, e); /* publishes the task; pairs with the exchange of who takes it */
+        if (old)
+            push_ring(w, old, &rv_task_at(s, rv_entry_index(old))->msg);
+        rv_notify(w);
+    }
+}
+
+void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t home)
+{
+    if (home == UINT32_MAX || (w && w->index == home) || t->pin)
+        rv_ready(s, w, t);
+    else if (!migrate(s, w, t))
+        place(s, w, t, home, RV_MSG_READY);
+}
+
+void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    if (t->pin) {
+        place(s, w, t, t->pin - 1u, RV_MSG_FRESH);
+    } else if (w == NULL) {
+        inject(s, t, RV_MSG_FRESH);
+    } else {
+        rv_pop_claimed(w);
+        if (rv_deque_push(&w->deque, entry_of(s, t, true)))
+            rv_notify(w);
+        else
+            inject(s, t, RV_MSG_FRESH);
+    }
+}
+
+void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where)
+{
+    place(s, w, t, where, RV_MSG_FRESH);
+}
+
+void rv_task_message(struct rv_worker *w, struct rv_msg *m)
+{
+    struct rv_task *t = (struct rv_task *)((unsigned char *)m - offsetof(struct rv_task, msg));
+    uint8_t kind = m->kind;
+    if (t->pin == w->index + 1)
+        push_pinned(w, m, kind);
+    else
+        push_ring(w, entry_of(w->sched, t, kind == RV_MSG_FRESH), m);
+}

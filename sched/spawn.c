@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * spawn.c -- the calls of task.h: spawn, join, cancel, groups, sleep.
+ *
+ * Join runs the child. A child that nobody has started yet is started by its joiner, as a call on
+ * the joiner's own stack: no switch, no second stack, and a tree of a million tasks is walked
+ * depth first in the memory of its depth. What is in the way of that is checked first:
+ *
+ * (1) The child's promised stack bytes must remain below the joiner's frames.
+ * (2) Its scope must descend from the joiner's, or a cancellation of the joiner would not reach
+ *     what it waits for.
+ * (3) Its deadline must not be later than the join's, or the join could not end in time.
+ * (4) It must not be pinned to another worker.
+ * (5) The pass must have picks left: an inline start is a pick. When they are used up the joiner
+ *     yields once, so that whoever is ready, and the engine, get their turn, and looks again.
+ *
+ * The child's queue entry is usually the newest of this worker's deque, and popping it claims the
+ * child. If it lies deeper, or elsewhere, the child is claimed by compare-and-swap and its entry
+ * is dropped by whoever meets it; claimed entries at the newest end are popped after each inline
+ * run and at each spawn, so that none pile up.
+ *
+ * Threads: the running task.
+ */
+#include <errno.h>
+
+#include "mem/die.h"
+#include "sched/dispatch.h"
+#include "sched/pick.h"
+#include "sched/scope.h"
+#include "sched/wait.h"
+
+/* How far up (2) looks for the joiner among a child's owners. */
+enum { ANCESTORS_MAX = 16 };
+
+struct rv_worker *rv_in_task(const char *call)
+{
+    struct rv_worker *w = rv_worker_self();
+    if (__builtin_expect(w == NULL || w->cur == NULL, 0))
+        rv_die("%s was called outside a task: only tasks can wait or spawn; use reeve_post or "
+               "reeve_call here.",
+               call);
+    return w;
+}
+
+reeve_task *rv_handle_of(struct rv_sched *s, struct rv_task *t)
+{
+    return (reeve_task *)((uintptr_t)rv_task_gen(t) << 32 | (rv_task_index(s, t) + 1));
+}
+
+struct rv_task *rv_task_of(struct rv_sched *s, const reeve_task *handle, const char *call)
+{
+    uintptr_t h = (uintptr_t)handle;
+    uint32_t idx = (uint32_t)h - 1;
+    if (idx >= s->tasks.cap)
+        rv_die("%s was given something that is no task handle.", call);
+    struct rv_task *t = rv_task_at(s, idx);
+    if (rv_task_gen(t) != (uint32_t)(h >> 32))
+        rv_die(
+            "%s was given the handle of a task that was joined before, or whose scope has ended.",
+            call);
+    return t;
+}
+
+/* The record of an explicit group, made at the first spawn into it. */
+static int group_of(struct rv_worker *w, reeve_group *group, struct rv_task **ret)
+{
+    struct rv_sched *s = w->sched;
+    if (group->opaque != 0) {
+        *ret =
+            rv_task_of(s, (const reeve_task *)(uintptr_t)group->opaque, "reeve_spawn into a group");
+        return 0;
+    }
+    if (w->cur->groups == UINT16_MAX)
+        return -EAGAIN;
+    struct rv_task *g = rv_scope_make(s, w, w->cur);
+    if (g == NULL)
+        return -EAGAIN;
+    w->cur->groups++;
+    group->opaque = (uintptr_t)rv_handle_of(s, g);
+    *ret = g;
+    return 0;
+}
+
+int reeve_spawn_with(reeve_task **ret_task, const struct reeve_spawn *how)
+{
+    struct rv_worker *w = rv_in_task("reeve_spawn");
+    struct rv_sched *s = w->sched;
+    int r = rv_spawn_check(s, how);
+    if (r < 0)
+        return r;
+    struct rv_task *scope = w->cur;
+    if (how->group && (r = group_of(w, how->group, &scope)) < 0)
+        return r;
+    struct rv_task *t;
+    r = rv_task_make(s, w, scope, how, ret_task != NULL, &t);
+    if (r < 0)
+        return r;
+    if (ret_task)
+        *ret_task = rv_handle_of(s, t);
+    rv_count(&w->n.spawned, 1);
+    rv_fresh(s, w, t);
+    return 0;
+}
+
+static bool descends(struct rv_sched *s, const struct rv_task *t, const struct rv_task *from)
+{
+    for (int i = 0; i < ANCESTORS_MAX && t->parent != RV_NIL; i++) {
+        t = rv_task_at(s, t->parent);
+        if (t == from)
+            return true;
+    }
+    return false;
+}
+
+/* (1) to (4). */
+static bool may_inline(struct rv_worker *w, const struct rv_task *t, int64_t until)
+{
+    struct rv_task *cur = w->cur;
+    if (rv_stack_room(w->on, __builtin_frame_address(0)) < rv_stack_promise(t->stack_class))
+        return false;
+    if (until != RV_NEVER && (t->deadline == 0 || t->deadline > until))
+        return false;
+    if (t->pin != 0 && t->pin != w->index + 1)
+        return false;
+    return t->parent == rv_task_index(w->sched, cur) || descends(w->sched, t, cur);
+}
+
+/* Claims an unstarted child for its joiner. */
+static bool claim_for_join(struct rv_worker *w, struct rv_task *t)
+{
+    uint64_t entry = rv_entry(rv_task_gen(t), rv_task_index(w->sched, t), true);
+    if (rv_deque_peek(&w->deque) == entry && rv_deque_pop(&w->deque) == entry) {
+        /* Handle and entry are both ours: nobody else can claim it. */
+        rv_store_relaxed(&t->st, RV_ST_CLAIMED | RV_ST_HANDLE);
+        return true;
+    }
+    uint32_t st = RV_ST_QUEUED | RV_ST_HANDLE;
+    return rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
+}
+
+/* Runs a claimed child on the joiner's stack. True: done, and counted out of its scope. */
+static bool run_inline(struct rv_worker **pw, struct rv_task *t)
+{
+    struct rv_worker *w = *pw;
+    struct rv_task *cur = w->cur;
+    if (t->pin == 0)
+        t->pin = cur->pin; /* one unit: pinned if any is */
+    w->budget--;
+    rv_count(&w->n.picks, 1);
+    rv_count(&w->n.inline_runs, 1);
+    bool done = rv_task_run(w, t, true);
+    *pw = w = rv_worker_self();
+    w->cur = cur;
+    if (!done)
+        return false;
+    struct rv_task *scope = rv_task_at(w->sched, t->parent);
+    if (scope == cur)
+        cur->spawned--;
+    else
+        rv_scope_leave(w->sched, w, scope);
+    return true;
+}
+
+/* The child is done: its result, and its descriptor's end. */
+static int collect(struct rv_worker *w, struct rv_task *t, int *ret_result)
+{
+    if (ret_result)
+        *ret_result = t->result;
+    if (t->flags & RV_TF_LINKED)
+        rv_scope_unlink(w->sched, t);
+    uint32_t st = rv_load_relaxed(&t->st);
+    if (!(t->flags & RV_TF_SEEN) && st == (RV_ST_CLAIMED | RV_ST_HANDLE | RV_ST_DONE))
+        rv_task_free(w->sched, w, t);
+    else
+        rv_task_release(w->sched, w, t, RV_ST_HANDLE);
+    return 0;
+}
+
+int rv_done_wait(struct rv_worker *w, struct rv_task *t, int64_t until)
+{
+    struct rv_sched *s = w->sched;
+    struct rv_task *cur = w->cur;
+    while (!(rv_load_acquire(&t->st) & RV_ST_DONE)) {
+        int r = rv_wait_check(s, cur);
+        if (r < 0)
+            return r;
+        t->joiner = rv_wait_arm(s, cur, 0);
+        uint32_t old =
+            rv_or_acq_rel(&t->st, RV_ST_JOINER); /* publishes joiner; pairs with task_done() */
+        if (old & RV_ST_JOINER)
+            rv_die("two tasks wait for the same task or group: a handle has one joiner.");
+        int why = RV_WOKEN;
+        if (old & RV_ST_DONE)
+            rv_wait_disarm(cur);
+        else
+            why = rv_wait_park(w, cur, until);
+        w = rv_worker_self();
+        old = rv_and_acq_rel(&t->st, ~(uint32_t)RV_ST_JOINER);
+        if (old & RV_ST_DONE)
+            return 0; /* a result beats a deadline */
+        if (why != RV_WOKEN)
+            return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED;
+    }
+    return 0;
+}
+
+int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
+{
+    struct rv_worker *w = rv_in_task("reeve_join");
+    struct rv_sched *s = w->sched;
+    struct rv_task *t = rv_task_of(s, handle, "reeve_join");
+    int64_t until = rv_deadline(w->cur, deadline);
+    if (t == w->cur)
+        rv_die("reeve_join was called by a task on itself, which would wait for ever.");
+    for (;;) {
+        uint32_t st = rv_load_acquire(&t->st);
+        if (st & RV_ST_DONE)
+            return collect(w, t, ret_result);
+        if (st & RV_ST_CLAIMED || !may_inline(w, t, until))
+            break;
+        if (rv_pass_over(w)) {
+            rv_yield(w);
+            w = rv_worker_self();
+            continue;
+        }
+        if (!claim_for_join(w, t))
+            break;
+        bool done = run_inline(&w, t);
+        rv_pop_claimed(w);
+        if (done)
+            return collect(w, t, ret_result);
+        break;
+    }
+    int r = rv_done_wait(w, t, until);
+    return r < 0 ? r : collect(rv_worker_self(), t, ret_result);
+}
+
+void reeve_cancel(reeve_task *handle)
+{
+    struct rv_worker *w = rv_in_task("reeve_cancel");
+    uintptr_t h = (uintptr_t)handle;
+    uint32_t idx = (uint32_t)h - 1;
+    if (idx >= w->sched->tasks.cap)
+        rv_die("reeve_cancel was given something that is no task handle.");
+    rv_cancel(w->sched, w, rv_task_at(w->sched, idx), (uint32_t)(h >> 32));
+}
+
+/* Starts a member whose entry was popped, on the waiting owner's stack. */
+static void run_member(struct rv_worker **pw, struct rv_task *t, uint64_t entry)
+{
+    bool fresh;
+    if (rv_claim(*pw, entry, &fresh) == NULL)
+        return;
+    if (!(rv_load_relaxed(&t->st) & RV_ST_HANDLE)) {
+        /* Nobody else knows it: its owner becomes its joiner. */
+        rv_store_relaxed(&t->st, RV_ST_CLAIMED | RV_ST_HANDLE);
+        if (run_inline(pw, t))
+            collect(*pw, t, NULL);
+        return;
+    }
+    /* Its joiner may come at any time, from anywhere: it ends as if it ran on a stack of its own.
+     * */
+    struct rv_task *cur = (*pw)->cur;
+    (*pw)->budget--;
+    rv_task_run(*pw, t, false);
+    *pw = rv_worker_self();
+    (*pw)->cur = cur;
+}
+
+/* Runs unstarted members of the group whose entries lie at the newest end of this worker's deque.
+ * */
+static struct rv_worker *run_members(struct rv_worker *w, struct rv_task *g, int64_t until)
+{
+    struct rv_sched *s = w->sched;
+    uint32_t group = rv_task_index(s, g);
+    for (;;) {
+        rv_pop_claimed(w);
+        uint64_t entry = rv_deque_peek(&w->deque);
+        if (entry == 0)
+            return w;
+        struct rv_task *t = rv_task_at(s, rv_entry_index(entry));
+        if (t->parent != group || !may_inline(w, t, until))
+            return w;
+        if (rv_pass_over(w)) {
+            rv_yield(w);
+            w = rv_worker_self();
+            continue;
+        }
+        if (rv_deque_pop(&w->deque) != entry)
+            return w;
+        run_member(&w, t, entry);
+    }
+}
+
+/* The owner cannot wait any longer: cancels the members, and waits for their end all the same,
+ * since none may outlive the group. */
+static void end_group(struct rv_worker *w, struct rv_task *g)
+{
+    struct rv_task *cur = w->cur;
+    bool masked = rv_load_relaxed(&cur->ctl) & RV_CTL_MASKED;
+    rv_cancel(w->sched, w, g, rv_task_gen(g));
+    rv_wait_mask(cur, true);
+    RV_MUST(rv_done_wait(w, g, RV_NEVER) == 0);
+    if (!masked)
+        rv_wait_mask(cur, false);
+}
+
+int reeve_group_wait(reeve_group *group, reeve_time deadline)
+{
+    struct rv_worker *w = rv_in_task("reeve_group_wait");
+    struct rv_sched *s = w->sched;
+    if (group->opaque == 0)
+        return 0;
+    struct rv_task *g =
+        rv_task_of(s, (const reeve_task *)(uintptr_t)group->opaque, "reeve_group_wait");
+    struct rv_task *cur = w->cur;
+    if (g->parent != rv_task_index(s, cur))
+        rv_die("reeve_group_wait was called by a task that does not own the group: its first "
+               "spawner waits for it.");
+    w = run_members(w, g, rv_deadline(cur, deadline));
+    int r = 0;
+    if (!rv_scope_close(g)) {
+        r = rv_done_wait(w, g, rv_deadline(cur, deadline));
+        w = rv_worker_self();
+        if (r < 0)
+            end_group(w, g);
+        w = rv_worker_self();
+    }
+    if (r == 0)
+        r = g->result;
+    rv_scope_free(s, w, g, cur);
+    cur->groups--;
+    group->opaque = 0;
+    return r;
+}
+
+void reeve_group_cancel(reeve_group *group)
+{
+    struct rv_worker *w = rv_in_task("reeve_group_cancel");
+    if (group->opaque == 0)
+        return;
+    uint64_t h = group->opaque;
+    rv_cancel(w->sched, w, rv_task_at(w->sched, (uint32_t)h - 1), (uint32_t)(h >> 32));
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * task.h -- the task descriptor: what a task is between its spawn and its last reference.
+ *
+ * A descriptor is a slab object of 192 bytes, three cache lines, and the only memory that an
+ * unstarted task has. An explicit group is a descriptor too, one without a function: every scope
+ * that can own children is then the same thing, found by the same index and cancelled by the same
+ * walk.
+ *
+ *     line 0   who it is: start or run, deadline, generation and cancel flag, state bits, parent
+ *     line 1   its scope (children) and its wait (wait word, timer, joiner)
+ *     line 2   48 bytes of .copy, and the node by which it travels through inboxes and the injector
+ */
+#ifndef RV_SCHED_TASK_H
+#define RV_SCHED_TASK_H
+
+#include <reeve/task.h>
+#include <stddef.h>
+
+#include "mem/lock.h"
+#include "mem/rv_atomic.h"
+#include "mem/slab.h"
+#include "mem/stack.h"
+#include "sched/inbox.h"
+
+#define RV_COPY_INLINE 48u
+#define RV_COPY_MAX 65536u
+#define RV_NEVER INT64_MAX
+
+/* st: the reference bits. A descriptor is free once DONE is set and QUEUED, HANDLE and PINNED are
+ * clear; whoever makes that true by one atomic operation frees it. See the table in task.c. */
+enum {
+    RV_ST_QUEUED = 1,  /* a queue entry of the unstarted task exists somewhere */
+    RV_ST_CLAIMED = 2, /* started, or being skipped: nobody else may start it */
+    RV_ST_DONE = 4,    /* function returned and scope empty: result is final */
+    RV_ST_JOINER = 8,  /* joiner holds the token of who waits for DONE */
+    RV_ST_HANDLE = 16, /* a reeve_task * is out, not yet joined */
+    RV_ST_PINNED = 32, /* on a canceller's work list */
+};
+
+/* ctl: generation in the upper half, these flags in the lower. One word, so that a late cancel by
+ * handle is refused by the same compare-and-swap that would set the flag. */
+enum {
+    RV_CTL_CANCELLED = 1,
+    RV_CTL_HOLDS = 2,  /* its owner's cancellation stops here: a server's drain */
+    RV_CTL_MASKED = 4, /* its waits ignore cancellation and its own deadline: cleanup */
+};
+
+/* flags: written by the task itself, by its spawner before it is published, or under its scope's
+ * lock. */
+enum {
+    RV_TF_GROUP = 1,     /* no function: an explicit group's record */
+    RV_TF_HEAP_COPY = 2, /* .copy lives in an allocated block, its address in copy[0..7] */
+    RV_TF_LINKED = 4,    /* is in its parent's list of children */
+    RV_TF_TIMED_OUT = 8, /* the op it waits for was cancelled by its deadline */
+    RV_TF_GUARDED =
+        16, /* its failure cancels its group: spawned without a handle into an explicit one */
+    RV_TF_SEEN = 64,   /* was in that list once: a canceller may have it pinned */
+};
+
+/* The scope counter starts at this bias, which its owner removes when it starts to wait: only then
+ * can a child that ends find that it was the last. */
+#define RV_SCOPE_OPEN (INT64_C(1) << 62)
+
+struct rv_task {
+    union {
+        struct { /* until it is claimed */
+            reeve_fn *fn;
+            void *arg;
+            void (*skipped)(void *arg);
+        } start;
+        struct { /* from then on */
+            struct rv_stack
+                *stack; /* where its frames are; several tasks share one after inline joins */
+            RV_ATOMIC(int64_t) until; /* the running wait's deadline, RV_NEVER when none */
+            RV_ATOMIC(uint64_t) op;   /* the I/O op that this wait is for; 0: the wait word alone */
+        } run;
+    };
+    int64_t deadline;        /* its own, absolute ns; 0: none */
+    RV_ATOMIC(uint64_t) ctl; /* generation << 32 | RV_CTL_* */
+    const char *name;
+    RV_ATOMIC(uint32_t) st; /* RV_ST_* */
+    uint32_t parent; /* the descriptor whose scope it is in; RV_NIL: the runtime's root scope */
+    int32_t result;
+    uint8_t cls; /* REEVE_LOW .. REEVE_URGENT */
+    uint8_t stack_class;
+    uint8_t flags; /* RV_TF_* */
+    uint8_t spare;
+
+    RV_ATOMIC(int64_t) live; /* children not yet done, biased; see scope.c */
+    uint32_t spawned;        /* children spawned by the owner itself, not yet in live */
+    struct rv_lock lock;     /* guards kids and the children's sib links */
+    uint32_t kids;           /* list of linked children */
+    uint32_t sib_next, sib_prev;
+    uint16_t pin;              /* worker index + 1 that it must run on; 0: any */
+    uint16_t groups;           /* explicit groups begun and not yet waited for */
+    RV_ATOMIC(uint64_t) ww;    /* the wait word: arm << 4 | RV_WW_*; see wait.c */
+    RV_ATOMIC(uint64_t) timer; /* worker << 32 | seq of its live timer-heap entry; 0: none */
+    int64_t armed_at;          /* that entry's time; read and written on that worker only */
+    uint64_t joiner;           /* wait token of who joins; valid while RV_ST_JOINER is set */
+
+    unsigned char copy[RV_COPY_INLINE] __attribute__((aligned(16)));
+    struct rv_msg msg; /* link in one inbox, injector or work list at a time */
+};
+_Static_assert(sizeof(struct rv_task) == 192, "a million queued tasks must fit in 192 MB");
+
+/* A queue entry: generation << 32 | (index + 1) << 1 | fresh. A fresh entry starts a task that may
+ * have been claimed by its joiner meanwhile; the other kind resumes a task that waits for nothing
+ * else. Never 0. */
+static inline uint64_t rv_entry(uint32_t gen, uint32_t idx, bool fresh)
+{
+    return (uint64_t)gen << 32 | (uint64_t)(idx + 1) << 1 | fresh;
+}
+static inline uint32_t rv_entry_index(uint64_t e)
+{
+    return ((uint32_t)e >> 1) - 1;
+}
+static inline bool rv_entry_fresh(uint64_t e)
+{
+    return e & 1;
+}
+static inline uint32_t rv_task_gen(struct rv_task *t)
+{
+    return (uint32_t)(rv_load_relaxed(&t->ctl) >> 32);
+}
+
+#endif

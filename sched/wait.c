@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * wait.c -- how a task waits, and who may end it.
+ *
+ * A task has one wait word: an arm number, which grows by one with each wait and never starts
+ * again, and a state. A token is descriptor index and arm number together; whoever holds one may
+ * end that wait and no other, however late they come. So completions, deadlines, cancellations and
+ * joins need no lock between them: the one whose compare-and-swap wins ends the wait.
+ *
+ *     IDLE   -> ARMED    [rv_wait_arm]      the task, still running, publishes its token
+ *     ARMED  -> PARKED   [rv_wait_parked]   its stack has been left: the next context says so
+ *     ARMED  -> FIRED    [rv_wait_fire]     ended before it was left: the next context makes it
+ *     ready PARKED -> FIRED    [rv_wait_fire]     ended: the one who fired makes it ready
+ *     ARMED  -> IDLE     [rv_wait_disarm]   it turned out that there was nothing to wait for
+ *     FIRED  -> IDLE     [rv_wait_park]     the task runs again and reads the reason
+ *
+ * (1) A task is made ready exactly once per wait: by the winner if it saw PARKED, else by the
+ *     context that failed to set PARKED.
+ * (2) Cancellation sets the task's flag, then looks at the wait word; a parking task sets PARKED,
+ *     then looks at its flag. Both are atomic read-modify-writes first, so one of the two sees the
+ *     other.
+ * (3) While an op is waited for, deadline and cancellation go to the engine and only the op's
+ *     final completion fires.
+ * (4) A timer entry belongs to the descriptor: "look at its wait at this time". It is valid while
+ *     the timer word names its worker and its number, so an entry on another worker's heap is
+ *     dropped when it comes up. Only the worker that the word names reads armed_at.
+ *
+ * Threads: arm, disarm, check, park - the running task; fire, kick - anyone; timers - the worker.
+ */
+#include "sched/wait.h"
+
+#include <errno.h>
+
+#include "mem/die.h"
+#include "sched/dispatch.h"
+#include "sched/pick.h"
+#include "sched/scope.h"
+
+#define WW_STATE 3u
+#define WW_REASON_SHIFT 2
+#define WW_ARM_SHIFT 4
+
+int64_t rv_deadline(const struct rv_task *t, int64_t deadline)
+{
+    int64_t own = t->deadline ? t->deadline : RV_NEVER;
+    if (rv_load_relaxed(&((struct rv_task *)(uintptr_t)t)->ctl) & RV_CTL_MASKED)
+        own = RV_NEVER;
+    int64_t until = deadline ? deadline : RV_NEVER;
+    return until < own ? until : own;
+}
+
+bool rv_task_cancelled(struct rv_sched *s, struct rv_task *t)
+{
+    uint64_t ctl = rv_load_relaxed(&t->ctl);
+    if (ctl & RV_CTL_MASKED)
+        return false;
+    if (ctl & RV_CTL_CANCELLED)
+        return true;
+    return !(t->flags & RV_TF_LINKED) && t->parent != RV_NIL &&
+           rv_load_relaxed(&rv_task_at(s, t->parent)->ctl) & RV_CTL_CANCELLED;
+}
+
+int rv_wait_check(struct rv_sched *s, struct rv_task *t)
+{
+    if (!(t->flags & RV_TF_LINKED))
+        rv_scope_link(s, t);
+    uint64_t ctl = rv_load_relaxed(&t->ctl);
+    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
+}
+
+void rv_wait_mask(struct rv_task *t, bool on)
+{
+    if (on)
+        rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_MASKED);
+    else
+        rv_and_acq_rel(&t->ctl, ~(uint64_t)RV_CTL_MASKED);
+}
+
+uint64_t rv_wait_arm(struct rv_sched *s, struct rv_task *t, uint64_t op)
+{
+    uint64_t ww = rv_load_relaxed(&t->ww);
+    RV_ASSERT((ww & WW_STATE) == RV_WW_IDLE);
+    uint64_t arm = (ww >> WW_ARM_SHIFT) + 1;
+    t->flags &= (uint8_t)~RV_TF_TIMED_OUT;
+    rv_store_relaxed(&t->run.op, op);
+    /* An old entry on another worker's heap must not see the last wait's. */
+    rv_store_relaxed(&t->run.until, RV_NEVER);
+    /* Publishes both; pairs with the acquire in rv_wait_kick(). */
+    rv_store_release(&t->ww, arm << WW_ARM_SHIFT | RV_WW_ARMED);
+    return (uint64_t)rv_task_index(s, t) << 32 | (uint32_t)arm;
+}
+
+bool rv_wait_disarm(struct rv_task *t)
+{
+    uint64_t ww = rv_load_relaxed(&t->ww);
+    bool unfired = (ww & WW_STATE) == RV_WW_ARMED && rv_cas(&t->ww, &ww, ww & ~(uint64_t)0xf);
+    if (!unfired)
+        rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
+    return unfired;
+}
+
+/* Makes sure that this worker looks at the task's wait at `until`, or before. */
+static void arm_timer(struct rv_worker *w, struct rv_task *t, int64_t until)
+{
+    uint64_t word = rv_load_relaxed(&t->timer);
+    if (word >> 32 == w->index + 1 && t->armed_at <= until)
+        return;
+    uint32_t seq = (uint32_t)word + 1;
+    t->armed_at = until;
+    rv_store_relaxed(&t->timer, (uint64_t)(w->index + 1) << 32 | seq);
+    rv_timer_push(w, (struct rv_timer){ until, rv_task_index(w->sched, t), seq });
+}
+
+static bool timer_is_live(void *ctx, const struct rv_timer *e)
+{
+    struct rv_worker *w = ctx;
+    struct rv_task *t = rv_task_at(w->sched, e->task);
+    return rv_load_relaxed(&t->timer) == ((uint64_t)(w->index + 1) << 32 | e->seq);
+}
+
+void rv_timer_push(struct rv_worker *w, struct rv_timer e)
+{
+    if (rv_timers_want_sweep(&w->timers))
+        rv_timers_sweep(&w->timers, timer_is_live, w);
+    if (rv_timers_push(&w->timers, e))
+        return;
+    rv_timers_sweep(&w->timers, timer_is_live, w);
+    /* One live entry a descriptor, and the heap has room for as many: a full one must hold stale
+     * entries. */
+    RV_MUST(rv_timers_push(&w->timers, e));
+}
+
+int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
+{
+    RV_ASSERT(w->cur == t);
+    if (until != RV_NEVER) {
+        if (until > w->now) {
+            arm_timer(w, t, until);
+        } else if (rv_load_relaxed(&t->run.op) != 0) {
+            t->flags |= RV_TF_TIMED_OUT;
+            w->sched->engine->cancel(w->sched, w, rv_load_relaxed(&t->run.op));
+        } else if (rv_wait_disarm(t)) {
+            return RV_TIMED_OUT;
+        } else {
+            return RV_WOKEN;
+        }
+    }
+    rv_store_relaxed(&t->run.until, until);
+    rv_suspend(w, RV_HOOK_PARK);
+
+    uint64_t ww = rv_load_relaxed(&t->ww);
+    RV_ASSERT((ww & WW_STATE) == RV_WW_FIRED);
+    rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
+    return (int)(ww >> WW_REASON_SHIFT & 3);
+}
+
+int rv_wait_why(struct rv_sched *s, struct rv_task *t)
+{
+    (void)s;
+    if (t->flags & RV_TF_TIMED_OUT)
+        return -ETIMEDOUT;
+    uint64_t ctl = rv_load_relaxed(&t->ctl);
+    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
+}
+
+bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsigned reason,
+                  uint32_t home)
+{
+    struct rv_task *t = rv_task_at(s, (uint32_t)(token >> 32));
+    uint64_t ww = rv_load_acquire(&t->ww);
+    for (;;) {
+        unsigned state = ww & WW_STATE;
+        if ((uint32_t)(ww >> WW_ARM_SHIFT) != (uint32_t)token)
+            return false;
+        if (state != RV_WW_ARMED && state != RV_WW_PARKED)
+            return false;
+        uint64_t fired = (ww & ~(uint64_t)0xf) | RV_WW_FIRED | (uint64_t)reason << WW_REASON_SHIFT;
+        if (!rv_cas(&t->ww, &ww, fired))
+            continue;
+        if (state == RV_WW_PARKED) /* else rv_wait_parked() will find FIRED */
+            rv_ready_on(s, w, t, home);
+        return true;
+    }
+}
+
+void rv_wait_kick(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    uint64_t ww = rv_load_acquire(&t->ww); /* pairs with the release in rv_wait_arm() */
+    unsigned state = ww & WW_STATE;
+    if (state != RV_WW_ARMED && state != RV_WW_PARKED)
+        return;
+    if (rv_load_relaxed(&t->ctl) & RV_CTL_MASKED)
+        return;
+    uint64_t op = rv_load_relaxed(&t->run.op);
+    uint64_t token = (uint64_t)rv_task_index(s, t) << 32 | (uint32_t)(ww >> WW_ARM_SHIFT);
+    if (op != 0)
+        s->engine->cancel(s, w, op); /* a stale op is no op of anybody's */
+    else
+        rv_wait_fire(s, w, token, RV_CANCELLED, UINT32_MAX);
+}
+
+void rv_wait_parked(struct rv_worker *w, struct rv_task *t)
+{
+    uint64_t ww = rv_load_relaxed(&t->ww);
+    uint64_t parked = (ww & ~(uint64_t)0xf) | RV_WW_PARKED;
+    if ((ww & WW_STATE) != RV_WW_ARMED || !rv_cas(&t->ww, &ww, parked)) {
+        rv_ready_fifo(w->sched, w, t);
+        return;
+    }
+    /* Stored PARKED before this load; pairs with the flag's read-modify-write in cancel.c. From
+     * here the task may be running elsewhere: the kick holds on to nothing but the arm number. */
+    if (rv_load_acquire(&t->ctl) & RV_CTL_CANCELLED)
+        rv_wait_kick(w->sched, w, t);
+}
+
+/* The entry has come up: end the wait, look again later, or forget it. */
+static void timer_due(struct rv_worker *w, struct rv_timer e, int64_t now)
+{
+    struct rv_sched *s = w->sched;
+    struct rv_task *t = rv_task_at(s, e.task);
+    uint64_t word = (uint64_t)(w->index + 1) << 32 | e.seq;
+    if (rv_load_relaxed(&t->timer) != word)
+        return;
+    uint64_t ww = rv_load_acquire(&t->ww);
+    unsigned state = ww & WW_STATE;
+    int64_t until = state == RV_WW_ARMED || state == RV_WW_PARKED ? rv_load_relaxed(&t->run.until)
+                                                                  : RV_NEVER;
+    if (until > now && until != RV_NEVER) {
+        t->armed_at = until;
+        rv_timer_push(w, (struct rv_timer){ until, e.task, e.seq });
+        return;
+    }
+    rv_cas(&t->timer, &word, word & UINT32_MAX); /* the number stays: it never repeats */
+    if (until == RV_NEVER)
+        return;
+    rv_count(&w->n.timers_fired, 1);
+    uint64_t op = rv_load_relaxed(&t->run.op);
+    if (op != 0) {
+        t->flags |= RV_TF_TIMED_OUT; /* its op is on this ring, so it runs only after this */
+        s->engine->cancel(s, w, op);
+    } else {
+        rv_wait_fire(s, w, (uint64_t)e.task << 32 | (uint32_t)(ww >> WW_ARM_SHIFT), RV_TIMED_OUT,
+                     UINT32_MAX);
+    }
+}
+
+void rv_wait_timers(struct rv_worker *w)
+{
+    const struct rv_timer *min;
+    while ((min = rv_timers_min(&w->timers)) != NULL && min->at <= w->now)
+        timer_due(w, rv_timers_pop(&w->timers), w->now);
+}

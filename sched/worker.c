@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * worker.c -- one pass of a worker, and the thread that makes passes.
+ *
+ * rv_worker_step() makes one pass and never blocks: it drains the inbox, fires timers that are
+ * due, runs tasks until none is ready or the pass is over, and then submits and reaps once. Not
+ * once per suspension: a runtime that does that spends more than half of its time in the kernel's
+ * entry code. A thread makes passes until it has nothing to do and parks; a simulator makes passes
+ * of many workers on one thread.
+ *
+ * (1) A pass ends after pass_picks picks, after pass_ns (looked at every 8th pick), or when
+ *     somebody sets resched.
+ * (2) Only the worker's own thread touches its engine, its timers and the fields above `parked`.
+ * (3) A task that can get no stack is skipped here, with -ENOMEM.
+ *
+ * Threads: the one that the worker is bound to.
+ */
+#include "sched/worker.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "mem/die.h"
+#include "sched/context.h"
+#include "sched/dispatch.h"
+#include "sched/park.h"
+#include "sched/pick.h"
+#include "sched/scope.h"
+#include "sched/wait.h"
+
+static uint64_t pow2_at_least(uint64_t n)
+{
+    uint64_t p = 64;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
+{
+    w->sched = s;
+    w->local.owner = s;
+    w->index = index;
+    w->rng = 0x9e3779b9u * (index + 1);
+    w->injector_in = s->injector_every;
+    rv_fastclock_init(&w->clock);
+    int r = rv_deque_init(&w->deque, pow2_at_least(s->tasks.cap));
+    if (r < 0)
+        return r;
+    r = rv_timers_init(&w->timers, 2 * s->tasks.cap);
+    if (r < 0)
+        rv_deque_finish(&w->deque);
+    return r;
+}
+
+void rv_worker_finish(struct rv_worker *w)
+{
+    if (w->sched == NULL)
+        return;
+    RV_ASSERT(w->cur == NULL);
+    rv_deque_finish(&w->deque);
+    rv_timers_finish(&w->timers);
+    memset(&w->deque, 0, sizeof w->deque);
+}
+
+void rv_worker_bind(struct rv_worker *w)
+{
+    rv_local_set(&w->local);
+    rv_context_adopt(&w->thread_stack);
+    w->on = &w->thread_stack;
+}
+
+void rv_worker_unbind(struct rv_worker *w)
+{
+    RV_ASSERT(w->on == &w->thread_stack);
+    w->on = NULL;
+    rv_local_set(NULL);
+}
+
+int64_t rv_worker_now(struct rv_worker *w)
+{
+    const struct rv_engine *e = w->sched->engine;
+    return e->now ? e->now(w->sched) : rv_fastclock_now(&w->clock);
+}
+
+static void message(struct rv_worker *w, struct rv_msg *m)
+{
+    if (m->kind >= RV_MSG_IO) {
+        w->sched->engine->message(w, m);
+    } else if (m->kind == RV_MSG_CALL) {
+        struct rv_call_msg *call = (struct rv_call_msg *)m;
+        call->fn(w, call);
+    } else {
+        rv_task_message(w, m);
+    }
+}
+
+static bool drain_inbox(struct rv_worker *w)
+{
+    struct rv_msg *m = rv_inbox_drain(&w->inbox);
+    bool any = m != NULL;
+    while (m) {
+        struct rv_msg *next = rv_msg_next(m); /* handling it may send it on */
+        message(w, m);
+        m = next;
+    }
+    return any;
+}
+
+/* Runs tasks until none is ready or the pass is over. Each entry comes back here when the tasks
+ * that it led to have run out. */
+static bool run_tasks(struct rv_worker *w)
+{
+    bool ran = false;
+    for (;;) {
+        bool fresh = true;
+        struct rv_task *t = w->start;
+        w->start = NULL;
+        if (t == NULL && (rv_pass_over(w) || (t = rv_pick(w, &fresh)) == NULL))
+            return ran;
+        ran = true;
+        if (!rv_enter(w, t, fresh))
+            rv_task_skip(w, t, -ENOMEM, false);
+    }
+}
+
+/* Smooths the run time of a pick, by which sharing decides. */
+static void measure(struct rv_worker *w, uint64_t picks)
+{
+    if (w->sched->pass_tsc == 0 || picks == 0)
+        return;
+    uint64_t mean = (rv_tsc() - w->pass_tsc) / picks;
+    w->mean_tsc = w->mean_tsc ? (7 * w->mean_tsc + mean) / 8 : mean;
+    if (w->mean_tsc == 0)
+        w->mean_tsc = 1;
+}
+
+bool rv_worker_step(struct rv_worker *w)
+{
+    struct rv_sched *s = w->sched;
+    RV_ASSERT(rv_worker_self() == w);
+    w->budget = s->pass_picks;
+    rv_store_relaxed(&w->resched, 0u);
+    w->now = rv_worker_now(w);
+    w->pass_tsc = s->pass_tsc ? rv_tsc() : 0;
+    uint64_t picks = rv_load_relaxed(&w->n.picks);
+
+    bool ran = drain_inbox(w);
+    rv_wait_timers(w);
+    ran |= run_tasks(w);
+    rv_count(&w->n.passes, 1);
+    measure(w, rv_load_relaxed(&w->n.picks) - picks);
+    if (s->nworkers > 1)
+        rv_share(w);
+    return s->engine->reap(w, rv_queued(w)) || ran;
+}
+
+bool rv_worker_has_work(struct rv_worker *w)
+{
+    return rv_queued(w) != 0 || !rv_inbox_empty(&w->inbox) ||
+           rv_load_relaxed(&w->sched->injector.len) != 0 || w->sched->engine->busy(w);
+}
+
+int64_t rv_worker_until(struct rv_worker *w)
+{
+    const struct rv_timer *min = rv_timers_min(&w->timers);
+    return min ? min->at : RV_NEVER;
+}
+
+void rv_worker_run(struct rv_worker *w)
+{
+    struct rv_sched *s = w->sched;
+    bool many = s->nworkers > 1;
+    for (;;) {
+        if (rv_worker_step(w) || rv_worker_has_work(w)) {
+            if (many)
+                rv_found_work(w);
+        } else if (many && (rv_steal(w, false) || rv_steal(w, true))) {
+            rv_found_work(w);
+        } else if (rv_load_acquire(&s->stopping)) {
+            break;
+        } else {
+            rv_park(w);
+        }
+    }
+    rv_dispatch_finish(w);
+    if (w->searching)
+        rv_sub_acq_rel(&s->searching, 1u);
+    w->searching = false;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * worker.h -- a worker, the scheduler that owns the workers, and the one step that every driver
+ * calls.
+ *
+ * Fields are grouped by who writes them. Other threads read only: the published line, `parked`,
+ * the inbox, the slot, and the two stealable queues.
+ */
+#ifndef RV_SCHED_WORKER_H
+#define RV_SCHED_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mem/local.h"
+#include "mem/lock.h"
+#include "mem/rv_atomic.h"
+#include "mem/slab.h"
+#include "mem/stack.h"
+#include "sched/clock.h"
+#include "sched/deque.h"
+#include "sched/engine.h"
+#include "sched/inbox.h"
+#include "sched/runq.h"
+#include "sched/task.h"
+#include "sched/timers.h"
+
+#define RV_WORKERS_MAX 1024u
+
+/* Kinds of inbox messages. */
+enum {
+    RV_MSG_FRESH = 1, /* a task to start here (spawned on this worker, or posted) */
+    RV_MSG_READY,     /* a woken task to resume here */
+    RV_MSG_CALL,      /* struct rv_call_msg: a function to run on this worker, outside any task */
+    RV_MSG_IO = 16,   /* this kind and above belong to the engine */
+};
+
+struct rv_call_msg {
+    struct rv_msg msg;
+    void (*fn)(struct rv_worker *w, struct rv_call_msg *m);
+};
+
+/* Plain counters of one worker, summed by whoever shows them; relaxed atomics so that reading them
+ * is no race. */
+struct rv_counters {
+    RV_ATOMIC(uint64_t)
+    spawned, started, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
+        wakes_sent, steals_tried, steals_got, timers_fired, picks;
+};
+
+/* What the next context does for the one that has just left its stack. */
+enum rv_hook { RV_HOOK_NONE, RV_HOOK_PARK, RV_HOOK_YIELD, RV_HOOK_STACK };
+
+struct rv_worker {
+    struct rv_local local; /* first: the TLS pointer leads here */
+    struct rv_sched *sched;
+    struct rv_task *cur;    /* the innermost running task; NULL in the scheduler's own context */
+    struct rv_stack *on;    /* the stack that is running */
+    struct rv_stack *spare; /* a parked context waiting for the next fresh task */
+    struct rv_task *start;  /* the fresh task that the spare context is to run */
+    struct rv_task *hook_task;
+    struct rv_stack *hook_stack;
+    enum rv_hook hook;
+    int32_t budget; /* picks left in this pass */
+    uint32_t index;
+    uint32_t slot_run;    /* picks in a row that the slot won */
+    uint32_t turn;        /* ring and deque alternate */
+    uint32_t injector_in; /* picks until the injector is served first */
+    int64_t now;          /* the clock at the start of this pass */
+    uint64_t pass_tsc;    /* and the TSC */
+    uint64_t mean_tsc;    /* smoothed run time of a pick; 0: unknown */
+    struct rv_timers timers;
+    struct rv_msg *pinned_head, *pinned_tail; /* owner-private FIFO of tasks that must run here */
+    uint32_t pinned_len;
+    uint32_t rng;
+    uint32_t tick_shift;          /* the sentinel's back-off */
+    uint64_t tick_picks;          /* the others' picks at its last tick */
+    bool searching;               /* counted in sched->searching */
+    struct rv_stack thread_stack; /* the scheduler's own context */
+    void *io;                     /* the engine's per-worker state */
+    struct rv_fastclock clock;
+    struct rv_counters n;
+
+    RV_ALIGNED_LINE RV_ATOMIC(
+        uint32_t) parked;        /* 1: in its engine's park, or about to be; see park.c */
+    RV_ATOMIC(uint32_t) resched; /* somebody wants a pass boundary */
+    RV_ATOMIC(uint64_t) slot;    /* the entry just woken by the running task */
+    RV_ATOMIC(uint64_t) slot_tsc;
+
+    struct rv_inbox inbox;
+    struct rv_runq runq;
+    struct rv_deque deque;
+};
+
+struct rv_injector {
+    struct rv_lock lock;
+    RV_ATOMIC(uint32_t) len;
+    RV_ATOMIC(uint64_t) total; /* that ever came through */
+    struct rv_msg *head, *tail;
+};
+
+/* The scheduler: runtime/ embeds it as the first member of struct reeve. */
+struct rv_sched {
+    const struct rv_engine *engine;
+    void *io; /* the engine's state for all workers */
+    struct rv_worker **workers;
+    uint32_t nworkers;
+    uint32_t tasks_max;
+    uint8_t stack_class;
+    bool light_fences; /* membarrier makes a parker's fence reach the producers */
+    bool random;       /* tests: random picks */
+    int32_t pass_picks;
+    uint32_t injector_every;
+    uint64_t pass_tsc; /* a pass in TSC ticks; 0: not timed */
+    uint64_t us_tsc;   /* TSC ticks in a microsecond */
+    struct rv_slab tasks;
+    struct rv_stack_pool stacks;
+    struct rv_injector injector;
+    struct rv_task *work, *keep; /* the two outermost scopes; see sched.c */
+    void (*on_done)(struct rv_sched *s,
+                    struct rv_worker *w); /* the work is done; the workers still run */
+    void *owner;                          /* the runtime that this is part of */
+    RV_ATOMIC(uint32_t) closing, ended;
+    RV_ATOMIC(uint64_t) posted;
+    RV_ALIGNED_LINE RV_ATOMIC(uint32_t) nparked;
+    RV_ATOMIC(uint32_t) searching;
+    RV_ATOMIC(uint32_t) sentinel;      /* worker index + 1 of the one that ticks; 0: none */
+    RV_ATOMIC(uint32_t) stopping;      /* workers leave their loop when idle */
+    RV_ATOMIC(uint64_t) foreign_wakes; /* wakes sent by foreign threads */
+};
+
+/* The worker of the calling thread, NULL on a foreign one. Never inlined: its value changes across
+ * a suspension. */
+static inline struct rv_worker *rv_worker_self(void)
+{
+    return (struct rv_worker *)rv_local_get();
+}
+
+static inline struct rv_task *rv_task_at(struct rv_sched *s, uint32_t idx)
+{
+    return rv_slab_at(&s->tasks, idx);
+}
+static inline uint32_t rv_task_index(struct rv_sched *s, const struct rv_task *t)
+{
+    return (uint32_t)(((const unsigned char *)t - s->tasks.base) / sizeof *t);
+}
+
+/* Counters have one writer, so a load and a store do. */
+static inline void rv_count(RV_ATOMIC(uint64_t) * c, uint64_t n)
+{
+    rv_store_relaxed(c, rv_load_relaxed(c) + n);
+}
+
+/* ---- worker.c: one pass ---- */
+
+int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index);
+void rv_worker_finish(struct rv_worker *w);
+/* Binds the calling thread to the worker (thread driver: once; the simulator: before each step)
+ * and unbinds it. */
+void rv_worker_bind(struct rv_worker *w);
+void rv_worker_unbind(struct rv_worker *w);
+/* One pass: inbox, timers, picks within the budget, one submit-and-reap. Never blocks. Returns
+ * true if anything ran or was dispatched. */
+bool rv_worker_step(struct rv_worker *w);
+/* True if the worker has something to run or dispatch right now, by its own queues. */
+bool rv_worker_has_work(struct rv_worker *w);
+/* Until when it may idle: its next timer, RV_NEVER. */
+int64_t rv_worker_until(struct rv_worker *w);
+/* Gives a thread to the worker until the scheduler stops: the thread driver. */
+void rv_worker_run(struct rv_worker *w);
+int64_t rv_worker_now(struct rv_worker *w);
+
+/* ---- park.c ---- */
+
+void rv_park(struct rv_worker *w);
+void rv_wake_one(struct rv_sched *s); /* after publishing stealable or injected work */
+void rv_wake_worker(struct rv_sched *s, struct rv_worker *to); /* after publishing into its inbox */
+void rv_fences_init(struct rv_sched *s);
+/* Sends a message to a worker's inbox and wakes it if it is parked. Any thread. */
+void rv_send(struct rv_sched *s, struct rv_worker *to, struct rv_msg *m, uint8_t kind);
+
+#endif
