@@ -531,7 +531,7 @@ static void parse(int argc, char **argv)
                 die("two addresses: %s and %s", config.addr, argv[i]);
             config.addr = argv[i];
         } else if (i + 1 == argc) {
-            die("%s needs a value, or is no option\n%s", argv[i], usage);
+            die("%s is the last word; if it is an option, its value is missing\n%s", argv[i], usage);
         } else {
             parse_value(argv[i], argv[i + 1]);
             i++;
@@ -683,6 +683,18 @@ static void run_all(struct loader *loaders)
     }
 }
 
+static void clean_up(struct loader *loaders, int *idle)
+{
+    for (int64_t i = 0; i < config.threads; i++) {
+        free(loaders[i].conns);
+        free(loaders[i].buf);
+    }
+    free(loaders);
+    free(idle);
+    free(pattern);
+    freeaddrinfo(target);
+}
+
 int main(int argc, char **argv)
 {
     parse(argc, argv);
@@ -699,10 +711,10 @@ int main(int argc, char **argv)
     int *idle = idle_open_all();
     run_all(loaders);
     report(&loaders[0], idle_closed(idle));
-    if (loaders[0].errors) {
+    bool failed = loaders[0].errors != 0;
+    if (failed)
         fprintf(stderr, "echo_load: %" PRIu64 " errors, the first: %s\n", loaders[0].errors,
                 loaders[0].first_error);
-        return 1;
-    }
-    return 0;
+    clean_up(loaders, idle); /* sockets are closed by the exit */
+    return failed;
 }

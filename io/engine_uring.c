@@ -281,8 +281,8 @@ static void stop(struct rv_io_worker *iw)
     struct uring *u = iw->engine;
     if (!u)
         return;
+    rv_ring_finish(&u->ring); /* first: only its owner, who is gone, might unregister the buffers */
     rv_bufring_finish(&u->ring, &u->bufs);
-    rv_ring_finish(&u->ring);
     if (u->event_fd >= 0)
         sys_close(u->event_fd);
     rv_free(u);

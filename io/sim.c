@@ -114,6 +114,11 @@ const char *rv_sim_event_name(uint32_t kind)
     return known ? names[kind] : "?";
 }
 
+struct rv_sched *rv_sim_sched(void)
+{
+    return rv_sim_world->sched;
+}
+
 void rv_sim_note(uint64_t index, int64_t result)
 {
     struct rv_sim_worker *sw = rv_sim_world->turn;

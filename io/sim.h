@@ -135,7 +135,7 @@ struct rv_sim_result {
  * -EINVAL, -ENOMEM, -EBUSY: another simulation runs; it did not start, and *ret is untouched. */
 int rv_sim_run(const struct rv_sim_opts *opts, struct rv_sim_result *ret);
 
-/* For the tasks of a simulation. */
+/* For the tasks of a simulation, and for opts.foreign. */
 
 /* A number below `below`, from the generator that decides everything. */
 uint32_t rv_sim_draw(uint32_t below);
@@ -146,6 +146,9 @@ bool rv_sim_chance(uint32_t rate);
 void rv_sim_preempt(void);
 /* Mixes something that the test did into the hash. */
 void rv_sim_note(uint64_t index, int64_t result);
+
+/* The scheduler that is simulated, for what a foreign thread may do with one. */
+struct rv_sched *rv_sim_sched(void);
 
 const char *rv_sim_event_name(uint32_t kind);
 

@@ -17,8 +17,7 @@ static void add_worker(struct reeve_stats *st, struct rv_worker *w)
     st->expired += rv_load_relaxed(&n->expired);
     st->skipped += rv_load_relaxed(&n->skipped);
     st->failed += rv_load_relaxed(&n->failed);
-    st->started += rv_load_relaxed(&n->started);
-    st->polls += rv_load_relaxed(&n->picks);
+    st->polls += rv_load_relaxed(&n->picks) + rv_load_relaxed(&n->inline_runs);
     st->inline_runs += rv_load_relaxed(&n->inline_runs);
     st->passes += rv_load_relaxed(&n->passes);
     st->parks += rv_load_relaxed(&n->parks);

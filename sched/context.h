@@ -10,7 +10,8 @@
  * A context is built once on a stack and then lives as long as that stack is hot. A pooled stack is
  * parked in the middle of its entry function's loop, and switching to it again goes on there.
  *
- *     no context   -> built, parked     [rv_context_build]
+ *     no context   -> parked            [rv_context_build]
+ *     no context   -> running           [rv_context_adopt, the thread's own stack]
  *     parked       -> running           [rv_switch, as `to`; the first time in entry()]
  *     running      -> parked            [rv_switch, as `from`]
  *     parked       -> no context        [rv_context_retire]

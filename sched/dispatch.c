@@ -36,7 +36,7 @@ static void keep_stack(struct rv_worker *w, struct rv_stack *st)
 }
 
 /* Does for the context that was just left what it asked for. */
-static void after_switch(struct rv_worker *w)
+static inline __attribute__((always_inline)) void after_switch(struct rv_worker *w)
 {
     enum rv_hook hook = w->hook;
     w->hook = RV_HOOK_NONE;
@@ -56,7 +56,7 @@ static void after_switch(struct rv_worker *w)
 }
 
 /* Switches stacks. Returns when the left one is resumed, maybe on another worker. */
-static void switch_to(struct rv_worker *w, struct rv_stack *to)
+static inline __attribute__((always_inline)) void switch_to(struct rv_worker *w, struct rv_stack *to)
 {
     struct rv_stack *from = w->on;
     RV_ASSERT(from != to);
@@ -96,8 +96,8 @@ static void unit_main(void)
         struct rv_task *t = w->start;
         RV_ASSERT(t != NULL);
         w->start = NULL;
-        rv_task_run(w, t, false);
-        unit_next(rv_worker_self());
+        rv_task_run(&w, t, false);
+        unit_next(w);
     }
 }
 
@@ -115,7 +115,7 @@ static struct rv_stack *unit_stack(struct rv_worker *w, uint8_t class)
     return st;
 }
 
-bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
+static inline __attribute__((always_inline)) bool enter(struct rv_worker *w, struct rv_task *t, bool fresh)
 {
     if (!fresh) {
         w->cur = t;
@@ -131,6 +131,11 @@ bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
     return true;
 }
 
+bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
+{
+    return enter(w, t, fresh);
+}
+
 void rv_suspend(struct rv_worker *w, enum rv_hook hook)
 {
     struct rv_task *t = w->cur;
@@ -139,7 +144,7 @@ void rv_suspend(struct rv_worker *w, enum rv_hook hook)
     w->hook = hook;
     w->hook_task = t;
     t->run.stack = w->on;
-    if (next && rv_enter(w, next, fresh))
+    if (next && enter(w, next, fresh))
         return;
     w->cur = NULL;
     w->start = next; /* none to be had: the scheduler's context skips it */
@@ -152,7 +157,8 @@ void rv_yield(struct rv_worker *w)
     bool fresh = false;
     struct rv_task *next = NULL;
     if (!rv_pass_over(w)) {
-        next = rv_pick(w, &fresh);
+        if (rv_any_ready(w))
+            next = rv_pick(w, &fresh);
         if (next == NULL) { /* nobody else: a pick of itself */
             w->budget--;
             rv_count(&w->n.picks, 1);
@@ -161,7 +167,7 @@ void rv_yield(struct rv_worker *w)
     }
     w->hook = RV_HOOK_YIELD;
     w->hook_task = t;
-    if (next && rv_enter(w, next, fresh))
+    if (next && enter(w, next, fresh))
         return;
     w->cur = NULL;
     w->start = next;

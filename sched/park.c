@@ -175,7 +175,8 @@ static uint64_t picks_elsewhere(struct rv_worker *w)
     uint64_t n = 0;
     for (uint32_t i = 0; i < w->sched->nworkers; i++)
         if (w->sched->workers[i] != w)
-            n += rv_load_relaxed(&w->sched->workers[i]->n.picks);
+            n += rv_load_relaxed(&w->sched->workers[i]->n.picks) +
+                 rv_load_relaxed(&w->sched->workers[i]->n.inline_runs);
     return n;
 }
 

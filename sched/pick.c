@@ -27,14 +27,15 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, CLOCK_EVERY = 8 };
+enum { SLOT_RUN_MAX = 3, CLOCK_EVERY = 8, STALE_MIN = 64 };
 
 static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
 {
     return rv_entry(rv_task_gen(t), rv_task_index(s, t), fresh);
 }
 
-struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
+static inline __attribute__((always_inline)) struct rv_task *claim(struct rv_worker *w, uint64_t entry,
+                                                                   bool *ret_fresh)
 {
     struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
     RV_ASSERT((uint32_t)(entry >> 32) == rv_task_gen(t));
@@ -56,6 +57,11 @@ struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
     }
 }
 
+struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
+{
+    return claim(w, entry, ret_fresh);
+}
+
 void rv_pop_claimed(struct rv_worker *w)
 {
     uint64_t entry;
@@ -65,12 +71,36 @@ void rv_pop_claimed(struct rv_worker *w)
             return;
         if (rv_deque_pop(&w->deque) == entry) /* else a thief drops it */
             rv_task_release(w->sched, w, t, RV_ST_QUEUED);
+        if (w->stale)
+            w->stale--;
     }
+    w->stale = 0;
 }
 
-bool rv_pass_over(struct rv_worker *w)
+/* Drops the claimed entries wherever they lie. Two units that take turns on one deque bury each
+ * other's entries, and without this a long pair of them would fill the slab with done tasks that
+ * only an entry still holds. It runs when half of the deque may be stale, so what it costs, an
+ * entry looked at twice, has been paid for by claims. */
+static void sift(struct rv_worker *w)
 {
-    return w->budget <= 0 || rv_load_relaxed(&w->resched);
+    uint64_t entry, *kept = w->sieve;
+    while ((entry = rv_deque_pop(&w->deque)) != 0) {
+        struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
+        if (rv_load_relaxed(&t->st) & RV_ST_CLAIMED)
+            rv_task_release(w->sched, w, t, RV_ST_QUEUED);
+        else
+            *kept++ = entry;
+    }
+    while (kept != w->sieve)
+        RV_MUST(rv_deque_push(&w->deque, *--kept)); /* it was in there before */
+    w->stale = 0;
+}
+
+void rv_tidy_deque(struct rv_worker *w)
+{
+    rv_pop_claimed(w);
+    if (w->stale >= STALE_MIN && w->stale > rv_deque_len(&w->deque) / 2)
+        sift(w);
 }
 
 uint32_t rv_queued(struct rv_worker *w)
@@ -101,7 +131,7 @@ static uint64_t take_pinned(struct rv_worker *w)
     return msg_entry(w->sched, m);
 }
 
-static uint64_t take_ring(struct rv_worker *w)
+static inline __attribute__((always_inline)) uint64_t take_ring(struct rv_worker *w)
 {
     bool solo = w->sched->nworkers == 1;
     if (w->pinned_head && w->turn & 2)
@@ -110,7 +140,7 @@ static uint64_t take_ring(struct rv_worker *w)
     return e ? e : take_pinned(w);
 }
 
-static void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
+static inline __attribute__((always_inline)) void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
 {
     if (rv_runq_push(&w->runq, entry)) {
         /* Outside any task the first entry is about to run here: not worth waking anybody. */
@@ -123,13 +153,10 @@ static void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
     rv_wake_one(w->sched);
 }
 
+/* The slot is not empty: its entry, unless it has won often enough. */
 static uint64_t take_slot(struct rv_worker *w)
 {
     uint64_t e = rv_load_relaxed(&w->slot);
-    if (e == 0) {
-        w->slot_run = 0;
-        return 0;
-    }
     if (w->sched->nworkers == 1)
         rv_store_relaxed(&w->slot, 0);
     else if ((e = rv_xchg_acq_rel(&w->slot, 0)) == 0)
@@ -142,7 +169,7 @@ static uint64_t take_slot(struct rv_worker *w)
 }
 
 /* The next entry by the order above; 0: there is none. */
-static uint64_t next_entry(struct rv_worker *w)
+static inline __attribute__((always_inline)) uint64_t next_entry(struct rv_worker *w)
 {
     uint64_t e;
     if (--w->injector_in == 0) {
@@ -150,7 +177,9 @@ static uint64_t next_entry(struct rv_worker *w)
         if ((e = take_injected(w)) != 0 || (e = rv_deque_take_oldest(&w->deque)) != 0)
             return e;
     }
-    if ((e = take_slot(w)) != 0)
+    if (rv_load_relaxed(&w->slot) == 0)
+        w->slot_run = 0;
+    else if ((e = take_slot(w)) != 0)
         return e;
     if (w->turn++ & 1) {
         if ((e = rv_deque_pop(&w->deque)) != 0 || (e = take_ring(w)) != 0)
@@ -181,7 +210,7 @@ struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
         uint64_t e = next_entry(w);
         if (e == 0)
             return NULL;
-        struct rv_task *t = rv_claim(w, e, ret_fresh);
+        struct rv_task *t = claim(w, e, ret_fresh);
         if (t == NULL)
             continue;
         w->budget--;
@@ -280,19 +309,12 @@ void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uin
         place(s, w, t, home, RV_MSG_READY);
 }
 
-void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
-    if (t->pin) {
+    if (t->pin)
         place(s, w, t, t->pin - 1u, RV_MSG_FRESH);
-    } else if (w == NULL) {
+    else
         inject(s, t, RV_MSG_FRESH);
-    } else {
-        rv_pop_claimed(w);
-        if (rv_deque_push(&w->deque, entry_of(s, t, true)))
-            rv_notify(w);
-        else
-            inject(s, t, RV_MSG_FRESH);
-    }
 }
 
 void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where)

@@ -5,6 +5,7 @@
 #ifndef RV_SCHED_PICK_H
 #define RV_SCHED_PICK_H
 
+#include "sched/park.h"
 #include "sched/worker.h"
 
 /* The next task of this worker's own queues and the injector, claimed; NULL: none. Counts as a
@@ -14,7 +15,18 @@ struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh);
 /* Takes what a queue entry names: the task, or NULL when somebody claimed it before. */
 struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh);
 /* The pass has used up its picks or its time, or somebody wants a pass boundary. */
-bool rv_pass_over(struct rv_worker *w);
+static inline bool rv_pass_over(struct rv_worker *w)
+{
+    return w->budget <= 0 || rv_load_relaxed(&w->resched);
+}
+/* False if a pick would certainly find nothing. */
+static inline bool rv_any_ready(struct rv_worker *w)
+{
+    return rv_load_relaxed(&w->runq.head) != rv_load_relaxed(&w->runq.tail) ||
+           rv_load_relaxed(&w->deque.bottom) != rv_load_relaxed(&w->deque.top) ||
+           w->pinned_head != NULL || rv_load_relaxed(&w->slot) != 0 ||
+           rv_load_relaxed(&w->sched->injector.len) != 0;
+}
 /* How many tasks wait in this worker's own queues. */
 uint32_t rv_queued(struct rv_worker *w);
 
@@ -25,12 +37,27 @@ void rv_ready(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 /* The same, on worker `home` (UINT32_MAX: this one): where the task's stream lives. */
 void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t home);
-/* Makes a fresh task startable: deque, the worker that it is pinned to, or the injector. */
-void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
-/* The same, to start on that worker and then anywhere: a new connection's handler. */
-void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where);
 /* Pops claimed entries off the newest end of the deque until it meets a live one. */
 void rv_pop_claimed(struct rv_worker *w);
+/* The same, and drops the others too when there may be many: after claims and before spawns. */
+void rv_tidy_deque(struct rv_worker *w);
+void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
+/* Makes a fresh task startable: deque, the worker that it is pinned to, or the injector. */
+static inline void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    if (w == NULL || t->pin != 0) {
+        rv_fresh_slow(s, w, t);
+        return;
+    }
+    if (w->stale)
+        rv_tidy_deque(w);
+    if (rv_deque_push(&w->deque, rv_entry(rv_task_gen(t), rv_task_index(s, t), true)))
+        rv_notify(w);
+    else
+        rv_fresh_slow(s, w, t);
+}
+/* The same, to start on that worker and then anywhere: a new connection's handler. */
+void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where);
 /* A task message from the inbox. */
 void rv_task_message(struct rv_worker *w, struct rv_msg *m);
 

@@ -39,10 +39,8 @@ static int make_workers(struct rv_sched *s)
         memset(w, 0, sizeof *w);
         s->workers[i] = w;
         int r = rv_worker_init(w, s, i);
-        if (r < 0) {
-            w->sched = NULL;
+        if (r < 0)
             return r;
-        }
     }
     return 0;
 }

@@ -30,18 +30,10 @@
 #include "mem/die.h"
 #include "sched/wait.h"
 
-#define SPAWNED_FOLD (1u << 28)
-
-void rv_scope_enter(struct rv_task *scope, struct rv_task *cur)
+void rv_scope_fold(struct rv_task *scope)
 {
-    if (scope == cur) {
-        if (++scope->spawned == SPAWNED_FOLD) {
-            rv_add_acq_rel(&scope->live, (int64_t)scope->spawned);
-            scope->spawned = 0;
-        }
-        return;
-    }
-    rv_add_acq_rel(&scope->live, 1);
+    rv_add_acq_rel(&scope->live, (int64_t)scope->spawned);
+    scope->spawned = 0;
 }
 
 bool rv_scope_close(struct rv_task *scope)
@@ -180,6 +172,10 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
     struct rv_task *g = rv_task_take(s, w);
     if (g == NULL)
         return NULL;
+    g->deadline = 0;
+    g->name = NULL;
+    g->result = 0;
+    g->pin = 0;
     g->flags = RV_TF_GROUP;
     g->cls = owner ? owner->cls : REEVE_NORMAL;
     g->parent = owner ? rv_task_index(s, owner) : RV_NIL;
@@ -199,6 +195,7 @@ void rv_scope_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *scop
         rv_scope_unlink(s, scope);
         owner->spawned--;
     }
+    rv_store_relaxed(&scope->live, RV_SCOPE_OPEN);
     rv_or_acq_rel(&scope->st, RV_ST_DONE);
     rv_task_release(s, w, scope, RV_ST_HANDLE);
 }

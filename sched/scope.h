@@ -8,16 +8,40 @@
 
 #include "sched/worker.h"
 
-/* A descriptor, all but its generation unset; NULL: tasks_max reached. w NULL: a foreign thread. */
-struct rv_task *rv_task_take(struct rv_sched *s, struct rv_worker *w);
+/* Prepares a descriptor for its first use ever. */
+void rv_task_first_use(struct rv_task *t);
+
+/* A descriptor with an open, empty scope; NULL: tasks_max reached. w NULL: a foreign thread. */
+static inline struct rv_task *rv_task_take(struct rv_sched *s, struct rv_worker *w)
+{
+    uint32_t idx = rv_slab_take(&s->tasks, w ? &w->local.task_mag : NULL);
+    if (__builtin_expect(idx == RV_NIL, 0))
+        return NULL;
+    struct rv_task *t = rv_task_at(s, idx);
+    if (__builtin_expect(rv_task_gen(t) == 0, 0))
+        rv_task_first_use(t);
+    RV_ASSERT(t->kids == RV_NIL && t->spawned == 0 && t->groups == 0);
+    RV_ASSERT(rv_load_relaxed(&t->live) == RV_SCOPE_OPEN);
+    return t;
+}
+
 /* Drops one RV_ST_* reference, and frees the descriptor if that was the last and it is done. */
 void rv_task_release(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t ref);
-/* Frees a done descriptor that nothing refers to. */
-void rv_task_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
+/* Frees a done descriptor that nothing refers to, and whose scope is as rv_task_take() wants it. */
+static inline void rv_task_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
+{
+    RV_ASSERT(t->kids == RV_NIL && t->spawned == 0 && t->groups == 0);
+    RV_ASSERT(rv_load_relaxed(&t->live) == RV_SCOPE_OPEN);
+    uint64_t next = (rv_load_relaxed(&t->ctl) >> 32) + 1;
+    /* A canceller's compare-and-swap with the old generation fails from here on. The generation
+     * after the last one is 1: 0 is a descriptor that was never used. */
+    rv_store_relaxed(&t->ctl, (next + (next >> 32)) << 32);
+    rv_slab_give(&s->tasks, w ? &w->local.task_mag : NULL, rv_task_index(s, t));
+}
 /* Runs a claimed task's function, or its .skipped, on the running stack; completes it as far as it
  * can. inlined: its joiner runs it; then true means that it is done and that the joiner has to
  * count it out of its scope and drop its references. */
-bool rv_task_run(struct rv_worker *w, struct rv_task *t, bool inlined);
+bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined);
 /* Completes a task whose function has returned and whose last child is done. Returns the scope
  * that it leaves. */
 struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
@@ -35,8 +59,19 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
 /* Frees a scope whose last child is done. */
 void rv_scope_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *scope,
                    struct rv_task *owner);
-/* Counts a child in. */
-void rv_scope_enter(struct rv_task *scope, struct rv_task *cur);
+/* `spawned` is folded into live before it can overflow. */
+#define RV_SPAWNED_MAX (1u << 28)
+void rv_scope_fold(struct rv_task *scope);
+
+/* Counts a child in; cur: the running task, NULL outside any. */
+static inline void rv_scope_enter(struct rv_task *scope, struct rv_task *cur)
+{
+    if (scope != cur)
+        rv_add_acq_rel(&scope->live, 1);
+    else if (__builtin_expect(++scope->spawned == RV_SPAWNED_MAX, 0))
+        rv_scope_fold(scope);
+}
+
 /* Lets go of the owner's hold, so that the last child finds that it is the last. True: there is
  * none left now. */
 bool rv_scope_close(struct rv_task *scope);
@@ -63,10 +98,20 @@ int rv_done_wait(struct rv_worker *w, struct rv_task *t, int64_t until);
  * happens. */
 void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen);
 
-/* The running task and its worker; aborts with a sentence naming the call outside a task. */
-struct rv_worker *rv_in_task(const char *call);
+_Noreturn void rv_die_outside(const char *call);
+/* The worker of the running task; aborts with a sentence naming the call outside a task. */
+static inline struct rv_worker *rv_in_task(const char *call)
+{
+    struct rv_worker *w = rv_worker_self();
+    if (__builtin_expect(w == NULL || w->cur == NULL, 0))
+        rv_die_outside(call);
+    return w;
+}
 /* The task behind a handle; aborts with a sentence naming the call if it was joined before. */
 struct rv_task *rv_task_of(struct rv_sched *s, const reeve_task *handle, const char *call);
-reeve_task *rv_handle_of(struct rv_sched *s, struct rv_task *t);
+static inline reeve_task *rv_handle_of(struct rv_sched *s, struct rv_task *t)
+{
+    return (reeve_task *)((uintptr_t)rv_task_gen(t) << 32 | (rv_task_index(s, t) + 1));
+}
 
 #endif

@@ -32,19 +32,11 @@
 /* How far up (2) looks for the joiner among a child's owners. */
 enum { ANCESTORS_MAX = 16 };
 
-struct rv_worker *rv_in_task(const char *call)
+void rv_die_outside(const char *call)
 {
-    struct rv_worker *w = rv_worker_self();
-    if (__builtin_expect(w == NULL || w->cur == NULL, 0))
-        rv_die("%s was called outside a task: only tasks can wait or spawn; use reeve_post or "
-               "reeve_call here.",
-               call);
-    return w;
-}
-
-reeve_task *rv_handle_of(struct rv_sched *s, struct rv_task *t)
-{
-    return (reeve_task *)((uintptr_t)rv_task_gen(t) << 32 | (rv_task_index(s, t) + 1));
+    rv_die("%s was called outside a task: only tasks can wait or spawn; use reeve_post or "
+           "reeve_call here.",
+           call);
 }
 
 struct rv_task *rv_task_of(struct rv_sched *s, const reeve_task *handle, const char *call)
@@ -81,9 +73,8 @@ static int group_of(struct rv_worker *w, reeve_group *group, struct rv_task **re
     return 0;
 }
 
-int reeve_spawn_with(reeve_task **ret_task, const struct reeve_spawn *how)
+static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_spawn *how)
 {
-    struct rv_worker *w = rv_in_task("reeve_spawn");
     struct rv_sched *s = w->sched;
     int r = rv_spawn_check(s, how);
     if (r < 0)
@@ -102,6 +93,52 @@ int reeve_spawn_with(reeve_task **ret_task, const struct reeve_spawn *how)
     return 0;
 }
 
+/* A spawn that says nothing but what to run, and perhaps whether it is joined: most of them. */
+static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve_spawn *how,
+                                         bool handle)
+{
+    struct rv_sched *s = w->sched;
+    struct rv_task *cur = w->cur;
+    struct rv_task *t = rv_task_take(s, w);
+    if (__builtin_expect(t == NULL, 0))
+        return NULL;
+    t->start.fn = how->fn;
+    t->start.arg = how->arg;
+    t->start.skipped = how->skipped;
+    t->deadline = cur->deadline;
+    t->name = how->name;
+    t->cls = cur->cls;
+    t->stack_class = s->stack_class;
+    t->flags = 0;
+    t->pin = 0;
+    t->parent = rv_task_index(s, cur);
+    rv_store_relaxed(&t->st, (uint32_t)(RV_ST_QUEUED | (handle ? RV_ST_HANDLE : 0)));
+    rv_scope_enter(cur, cur);
+    return t;
+}
+
+static inline bool is_plain(const struct reeve_spawn *how)
+{
+    return how->fn != NULL && (how->copy | how->stack_bytes | (uint64_t)how->deadline |
+                               (uintptr_t)how->group | (unsigned)how->priority |
+                               (unsigned)how->worker) == 0;
+}
+
+int reeve_spawn_with(reeve_task **ret_task, const struct reeve_spawn *how)
+{
+    struct rv_worker *w = rv_in_task("reeve_spawn");
+    if (!is_plain(how))
+        return spawn(w, ret_task, how);
+    struct rv_task *t = make_plain(w, how, ret_task != NULL);
+    if (__builtin_expect(t == NULL, 0))
+        return -EAGAIN;
+    if (ret_task)
+        *ret_task = rv_handle_of(w->sched, t);
+    rv_count(&w->n.spawned, 1);
+    rv_fresh(w->sched, w, t);
+    return 0;
+}
+
 static bool descends(struct rv_sched *s, const struct rv_task *t, const struct rv_task *from)
 {
     for (int i = 0; i < ANCESTORS_MAX && t->parent != RV_NIL; i++) {
@@ -113,7 +150,7 @@ static bool descends(struct rv_sched *s, const struct rv_task *t, const struct r
 }
 
 /* (1) to (4). */
-static bool may_inline(struct rv_worker *w, const struct rv_task *t, int64_t until)
+static inline bool may_inline(struct rv_worker *w, const struct rv_task *t, int64_t until)
 {
     struct rv_task *cur = w->cur;
     if (rv_stack_room(w->on, __builtin_frame_address(0)) < rv_stack_promise(t->stack_class))
@@ -126,7 +163,7 @@ static bool may_inline(struct rv_worker *w, const struct rv_task *t, int64_t unt
 }
 
 /* Claims an unstarted child for its joiner. */
-static bool claim_for_join(struct rv_worker *w, struct rv_task *t)
+static inline bool claim_for_join(struct rv_worker *w, struct rv_task *t)
 {
     uint64_t entry = rv_entry(rv_task_gen(t), rv_task_index(w->sched, t), true);
     if (rv_deque_peek(&w->deque) == entry && rv_deque_pop(&w->deque) == entry) {
@@ -135,21 +172,22 @@ static bool claim_for_join(struct rv_worker *w, struct rv_task *t)
         return true;
     }
     uint32_t st = RV_ST_QUEUED | RV_ST_HANDLE;
-    return rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
+    bool claimed = rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
+    w->stale += claimed; /* its entry is in this deque, or elsewhere */
+    return claimed;
 }
 
 /* Runs a claimed child on the joiner's stack. True: done, and counted out of its scope. */
-static bool run_inline(struct rv_worker **pw, struct rv_task *t)
+static inline bool run_inline(struct rv_worker **pw, struct rv_task *t)
 {
     struct rv_worker *w = *pw;
     struct rv_task *cur = w->cur;
-    if (t->pin == 0)
+    if (cur->pin)
         t->pin = cur->pin; /* one unit: pinned if any is */
     w->budget--;
-    rv_count(&w->n.picks, 1);
     rv_count(&w->n.inline_runs, 1);
-    bool done = rv_task_run(w, t, true);
-    *pw = w = rv_worker_self();
+    bool done = rv_task_run(pw, t, true);
+    w = *pw;
     w->cur = cur;
     if (!done)
         return false;
@@ -162,7 +200,7 @@ static bool run_inline(struct rv_worker **pw, struct rv_task *t)
 }
 
 /* The child is done: its result, and its descriptor's end. */
-static int collect(struct rv_worker *w, struct rv_task *t, int *ret_result)
+static inline int collect(struct rv_worker *w, struct rv_task *t, int *ret_result)
 {
     if (ret_result)
         *ret_result = t->result;
@@ -226,7 +264,8 @@ int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
         if (!claim_for_join(w, t))
             break;
         bool done = run_inline(&w, t);
-        rv_pop_claimed(w);
+        if (w->stale)
+            rv_tidy_deque(w);
         if (done)
             return collect(w, t, ret_result);
         break;
@@ -262,8 +301,7 @@ static void run_member(struct rv_worker **pw, struct rv_task *t, uint64_t entry)
      * */
     struct rv_task *cur = (*pw)->cur;
     (*pw)->budget--;
-    rv_task_run(*pw, t, false);
-    *pw = rv_worker_self();
+    rv_task_run(pw, t, false);
     (*pw)->cur = cur;
 }
 

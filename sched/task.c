@@ -37,34 +37,12 @@
 
 #define REFS (RV_ST_QUEUED | RV_ST_HANDLE | RV_ST_PINNED)
 
-struct rv_task *rv_task_take(struct rv_sched *s, struct rv_worker *w)
+void rv_task_first_use(struct rv_task *t)
 {
-    uint32_t idx = rv_slab_take(&s->tasks, w ? &w->local.task_mag : NULL);
-    if (idx == RV_NIL)
-        return NULL;
-    struct rv_task *t = rv_task_at(s, idx);
-    if (rv_task_gen(t) == 0)
-        rv_store_relaxed(&t->ctl, (uint64_t)1 << 32);
-    t->deadline = 0;
-    t->name = NULL;
-    t->result = 0;
-    t->flags = 0;
-    t->spawned = 0;
-    t->kids = RV_NIL;
-    t->pin = 0;
-    t->groups = 0;
+    RV_ASSERT(rv_load_relaxed(&t->ctl) == 0);
+    rv_store_relaxed(&t->ctl, (uint64_t)1 << 32);
     rv_store_relaxed(&t->live, RV_SCOPE_OPEN);
-    return t;
-}
-
-void rv_task_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    RV_ASSERT(t->kids == RV_NIL);
-    RV_ASSERT((rv_load_relaxed(&t->ww) & 3) == RV_WW_IDLE);
-    uint32_t gen = rv_task_gen(t) + 1;
-    /* A canceller's compare-and-swap with the old generation fails from here on. */
-    rv_store_relaxed(&t->ctl, (uint64_t)(gen ? gen : 1) << 32);
-    rv_slab_give(&s->tasks, w ? &w->local.task_mag : NULL, rv_task_index(s, t));
+    t->kids = RV_NIL;
 }
 
 void rv_task_release(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t ref)
@@ -123,6 +101,7 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
     t->start.fn = how->fn;
     t->start.arg = how->arg;
     t->start.skipped = how->skipped;
+    t->flags = 0;
     if (how->copy) {
         int r = copy_argument(t, how);
         if (r < 0) {
@@ -135,7 +114,8 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
         t->deadline = cur->deadline;
     t->name = how->name;
     t->cls = (uint8_t)(how->priority ? how->priority : cur ? cur->cls : REEVE_NORMAL);
-    t->stack_class = how->stack_bytes ? (uint8_t)rv_stack_class(how->stack_bytes) : s->stack_class;
+    t->stack_class =
+        how->stack_bytes ? (uint8_t)rv_stack_class(how->stack_bytes) : s->stack_class;
     t->pin = (uint16_t)how->worker;
     t->parent = rv_task_index(s, parent);
     if (how->group && !handle)
@@ -195,6 +175,7 @@ struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct r
 {
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
+    rv_store_relaxed(&t->live, RV_SCOPE_OPEN); /* as the next to take it wants it */
     return complete(s, w, t);
 }
 
@@ -204,6 +185,7 @@ static bool end(struct rv_worker *w, struct rv_task *t, bool inlined)
     struct rv_sched *s = w->sched;
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
+    rv_store_relaxed(&t->live, RV_SCOPE_OPEN);
     if (inlined)
         complete_inline(s, t);
     else
@@ -216,7 +198,7 @@ static bool end(struct rv_worker *w, struct rv_task *t, bool inlined)
 static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inlined)
 {
     struct rv_sched *s = w->sched;
-    if (t->groups != 0)
+    if (__builtin_expect(t->groups != 0, 0))
         rv_die("a task%s%s ended without waiting for its group: call reeve_group_wait() before "
                "returning.",
                t->name ? " " : "", t->name ? t->name : "");
@@ -262,20 +244,23 @@ bool rv_task_skip(struct rv_worker *w, struct rv_task *t, int reason, bool inlin
     return end(w, t, inlined);
 }
 
-bool rv_task_run(struct rv_worker *w, struct rv_task *t, bool inlined)
+bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
 {
+    struct rv_worker *w = *pw;
     int reason = refused(w, t);
-    if (__builtin_expect(reason != 0, 0))
-        return rv_task_skip(w, t, reason, inlined);
+    if (__builtin_expect(reason != 0, 0)) {
+        bool done = rv_task_skip(w, t, reason, inlined);
+        *pw = rv_worker_self();
+        return done;
+    }
     reeve_fn *fn = t->start.fn;
     void *arg = t->start.arg;
     t->run.stack = w->on; /* overwrites fn, see (4) */
     rv_store_relaxed(&t->run.until, RV_NEVER);
     rv_store_relaxed(&t->run.op, 0);
     w->cur = t;
-    rv_count(&w->n.started, 1);
     int r = fn(arg);
-    w = rv_worker_self();
+    *pw = w = rv_worker_self();
     RV_ASSERT(w->cur == t);
     return body_done(w, t, r, inlined);
 }

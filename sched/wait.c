@@ -40,26 +40,6 @@
 #define WW_REASON_SHIFT 2
 #define WW_ARM_SHIFT 4
 
-int64_t rv_deadline(const struct rv_task *t, int64_t deadline)
-{
-    int64_t own = t->deadline ? t->deadline : RV_NEVER;
-    if (rv_load_relaxed(&((struct rv_task *)(uintptr_t)t)->ctl) & RV_CTL_MASKED)
-        own = RV_NEVER;
-    int64_t until = deadline ? deadline : RV_NEVER;
-    return until < own ? until : own;
-}
-
-bool rv_task_cancelled(struct rv_sched *s, struct rv_task *t)
-{
-    uint64_t ctl = rv_load_relaxed(&t->ctl);
-    if (ctl & RV_CTL_MASKED)
-        return false;
-    if (ctl & RV_CTL_CANCELLED)
-        return true;
-    return !(t->flags & RV_TF_LINKED) && t->parent != RV_NIL &&
-           rv_load_relaxed(&rv_task_at(s, t->parent)->ctl) & RV_CTL_CANCELLED;
-}
-
 int rv_wait_check(struct rv_sched *s, struct rv_task *t)
 {
     if (!(t->flags & RV_TF_LINKED))

@@ -19,12 +19,26 @@ enum { RV_WW_IDLE, RV_WW_ARMED, RV_WW_PARKED, RV_WW_FIRED }; /* low 2 bits; reas
 
 /* The effective deadline of a wait by the running task: the earlier of the argument and its own;
  * RV_NEVER: none. */
-int64_t rv_deadline(const struct rv_task *t, int64_t deadline);
+static inline int64_t rv_deadline(struct rv_task *t, int64_t deadline)
+{
+    int64_t until = deadline ? deadline : RV_NEVER;
+    int64_t own = t->deadline;
+    if (own == 0 || own >= until || rv_load_relaxed(&t->ctl) & RV_CTL_MASKED)
+        return until;
+    return own;
+}
+
 /* 0, or what a wait that begins now must return at once: -ECANCELED when the task is cancelled. (A
  * passed deadline does not refuse: the wait is tried once, see rv_wait_park.) */
 int rv_wait_check(struct rv_sched *s, struct rv_task *t);
 /* The same question without becoming findable: for a yield. */
-bool rv_task_cancelled(struct rv_sched *s, struct rv_task *t);
+static inline bool rv_task_cancelled(struct rv_sched *s, struct rv_task *t)
+{
+    uint64_t ctl = rv_load_relaxed(&t->ctl);
+    if (!(t->flags & RV_TF_LINKED) && t->parent != RV_NIL)
+        ctl |= rv_load_relaxed(&rv_task_at(s, t->parent)->ctl) & RV_CTL_CANCELLED;
+    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED;
+}
 /* Arms the running task's wait word and returns the token by which any thread may end this one
  * wait: publish it where the waker will look, then park. With op != 0 (an I/O op's id, which the
  * engine's cancel understands) only the op's final completion may fire the wait: deadline and

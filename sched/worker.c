@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mem/alloc.h"
 #include "mem/die.h"
 #include "sched/context.h"
 #include "sched/dispatch.h"
@@ -44,12 +45,15 @@ int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
     w->rng = 0x9e3779b9u * (index + 1);
     w->injector_in = s->injector_every;
     rv_fastclock_init(&w->clock);
-    int r = rv_deque_init(&w->deque, pow2_at_least(s->tasks.cap));
+    uint64_t cap = pow2_at_least(s->tasks.cap);
+    w->sieve_bytes = cap * sizeof *w->sieve;
+    int r = rv_deque_init(&w->deque, cap);
+    if (r == 0)
+        r = rv_timers_init(&w->timers, 2 * s->tasks.cap);
+    if (r == 0 && (w->sieve = rv_map_lazy(w->sieve_bytes)) == NULL)
+        r = -ENOMEM;
     if (r < 0)
-        return r;
-    r = rv_timers_init(&w->timers, 2 * s->tasks.cap);
-    if (r < 0)
-        rv_deque_finish(&w->deque);
+        rv_worker_finish(w);
     return r;
 }
 
@@ -60,7 +64,9 @@ void rv_worker_finish(struct rv_worker *w)
     RV_ASSERT(w->cur == NULL);
     rv_deque_finish(&w->deque);
     rv_timers_finish(&w->timers);
-    memset(&w->deque, 0, sizeof w->deque);
+    if (w->sieve)
+        rv_unmap(w->sieve, w->sieve_bytes);
+    w->sched = NULL;
 }
 
 void rv_worker_bind(struct rv_worker *w)

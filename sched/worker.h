@@ -44,7 +44,7 @@ struct rv_call_msg {
  * is no race. */
 struct rv_counters {
     RV_ATOMIC(uint64_t)
-    spawned, started, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
+    spawned, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
         wakes_sent, steals_tried, steals_got, timers_fired, picks;
 };
 
@@ -65,6 +65,7 @@ struct rv_worker {
     uint32_t index;
     uint32_t slot_run;    /* picks in a row that the slot won */
     uint32_t turn;        /* ring and deque alternate */
+    uint32_t stale; /* at most so many entries of the deque were claimed by a joiner */
     uint32_t injector_in; /* picks until the injector is served first */
     int64_t now;          /* the clock at the start of this pass */
     uint64_t pass_tsc;    /* and the TSC */
@@ -90,6 +91,8 @@ struct rv_worker {
     struct rv_inbox inbox;
     struct rv_runq runq;
     struct rv_deque deque;
+    uint64_t *sieve; /* as large as the deque, touched only where sifting it needs room */
+    size_t sieve_bytes;
 };
 
 struct rv_injector {
@@ -142,7 +145,7 @@ static inline struct rv_task *rv_task_at(struct rv_sched *s, uint32_t idx)
 }
 static inline uint32_t rv_task_index(struct rv_sched *s, const struct rv_task *t)
 {
-    return (uint32_t)(((const unsigned char *)t - s->tasks.base) / sizeof *t);
+    return (uint32_t)(t - (const struct rv_task *)s->tasks.base);
 }
 
 /* Counters have one writer, so a load and a store do. */

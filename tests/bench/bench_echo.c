@@ -326,6 +326,8 @@ static bool run_demo(struct bench *b)
         add_raw(b, &s, "raw_uring");
         add_raw(b, &s, "raw_epoll");
         struct bench_load load = echo_load(b, conns[i], 1);
+        load.warmup = 0.1;
+        load.seconds = 0.35;
         fflush(stdout);
         if (!take_turns(b, &s, "the demo", &load, 5, b->cpu_load == b->cpu_server))
             return true;

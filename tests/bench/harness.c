@@ -664,6 +664,10 @@ int bench_server_start(struct bench *b, struct bench_proc *p, const struct bench
     int nice = how->shared_cpu ? (b->raised ? 0 : -RAISED_NICE) : b->raised ? RAISED_NICE : 0;
     struct bench_spawn spawn = { argv, how->cpus, how->cpus_n, nice };
     const char *at;
+    if (access(how->path, X_OK) < 0) {
+        bench_skip(how->path, "it is not there; build it first");
+        return -ENOENT;
+    }
     int r = bench_start(p, &spawn);
     if (r < 0)
         return r;
@@ -739,8 +743,8 @@ int bench_load_run(struct bench *b, const char *addr, const struct bench_load *l
 /* ---- peers in other languages -------------------------------------------------------------- */
 
 /*
- * How each is built: a script whose $0 is the name. It finds the sources in $BENCH_SOURCE and writes
- * below $BENCH_OUT only: tokio's are copied there first, as cargo writes its lock file beside them.
+ * How each is built: a script whose $0 is the name. It reads in $BENCH_SOURCE and writes
+ * below $BENCH_OUT only: tokio's are copied there first, as cargo writes a lock file beside them.
  */
 static const char go_build[] =
     "cd \"$BENCH_SOURCE/peers/$0\" && GO111MODULE=off GOFLAGS= GOCACHE=\"$BENCH_OUT/go\" "

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "io/fdtab.h"
 #include "io/io.h"
 #include "sched/worker.h"
 #include "tests/check.h"
@@ -132,6 +133,23 @@ static inline void check_pattern(const unsigned char *buf, size_t len, uint64_t 
         if (buf[i] != pattern(at + i))
             check_failed(__FILE__, __LINE__, "byte %llu of the stream is wrong",
                          (unsigned long long)(at + i));
+}
+
+/* Lets others run until a task waits for data from fd, for its turn to write to it, or for an op. */
+enum waiting { A_READER, A_TURN, AN_OP };
+static inline void await_waiter(int fd, enum waiting what)
+{
+    struct rv_fd *f = rv_fd_slot(fd);
+    for (;;) {
+        uint64_t word = rv_fd_lock(f);
+        bool there = what == A_READER ? f->reader != NULL
+                     : what == A_TURN ? f->turns != NULL
+                                      : f->ops != NULL;
+        rv_fd_unlock(f, word);
+        if (there)
+            return;
+        CHECK_EQ(reeve_sleep(0), 0);
+    }
 }
 
 /* Whether the number is open, in the eyes of the kernel. */

@@ -59,7 +59,8 @@ struct server {
     unsigned char *bufs;
     unsigned added;      /* buffers put into br, not yet published */
     unsigned free_n;     /* buffers the kernel holds */
-    int due, starved;    /* lists of descriptors, -1: empty */
+    int due, due_last;   /* list of descriptors in the order of arrival, -1: empty */
+    int starved;         /* another */
     bool stop;
     uint64_t enters, requests;
     unsigned dealt;
@@ -140,8 +141,12 @@ static void send_due(struct server *s, int fd)
     if (c->due || c->in_flight)
         return;
     c->due = true;
-    c->due_next = s->due;
-    s->due = fd;
+    c->due_next = -1;
+    if (s->due < 0)
+        s->due = fd;
+    else
+        conns[s->due_last].due_next = fd;
+    s->due_last = fd;
 }
 
 static void send_queue(struct server *s, int fd)

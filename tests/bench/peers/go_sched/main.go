@@ -5,9 +5,9 @@
 //	go_sched [--workers N] [CASE...]
 //
 // Prints "CASE ns_per_op rss_bytes": the median of 7 rounds after one that does not count, and the
-// peak of resident memory during the case. One operation is: yield, a yield; spawn_join, a goroutine
-// started and waited for; spawn_1M, one of a million goroutines that are all started, then all waited
-// for; skynet_1M, one of the million leaves of the tree.
+// peak of resident memory during the case. One operation is: yield, a yield; spawn_join, a
+// goroutine started and waited for; spawn_1M, one of a million goroutines that are all started,
+// then all waited for; skynet_1M, one of the million leaves of the tree.
 package main
 
 import (

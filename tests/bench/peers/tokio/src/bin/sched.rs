@@ -36,7 +36,8 @@ async fn spawn_join() -> u64 {
 }
 
 async fn spawn_million() -> u64 {
-    let tasks: Vec<JoinHandle<u64>> = (0..MILLION).map(|i| tokio::spawn(async move { i })).collect();
+    let spawn = |i| tokio::spawn(async move { i });
+    let tasks: Vec<JoinHandle<u64>> = (0..MILLION).map(spawn).collect();
     for (i, task) in tasks.into_iter().enumerate() {
         if task.await.ok() != Some(i as u64) {
             die("a task returned something else");
