@@ -12,6 +12,7 @@ static void add_worker(struct reeve_stats *st, struct rv_worker *w)
 {
     struct rv_counters *n = &w->n;
     st->spawned += rv_load_relaxed(&n->spawned);
+    st->started += rv_load_relaxed(&n->started);
     st->completed += rv_load_relaxed(&n->completed);
     st->cancelled += rv_load_relaxed(&n->cancelled);
     st->expired += rv_load_relaxed(&n->expired);

@@ -44,16 +44,9 @@ static uint32_t flag_kids(struct rv_sched *s, struct rv_task *scope, uint32_t ge
     return list;
 }
 
-void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen)
+void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen)
 {
-    uint64_t ctl = rv_load_relaxed(&t->ctl);
-    do {
-        if ((uint32_t)(ctl >> 32) != gen || ctl & RV_CTL_CANCELLED)
-            return;
-    } while (!rv_cas(&t->ctl, &ctl, ctl | RV_CTL_CANCELLED));
-    if (w)
-        rv_count(&w->n.cancelled, 1);
-    rv_wait_kick(s, w, t);
+    struct rv_worker *self = rv_worker_self(), *w = self && self->sched == s ? self : NULL;
     uint32_t list = flag_kids(s, t, gen, RV_NIL);
     while (list != RV_NIL) {
         struct rv_task *kid = rv_task_at(s, list);
@@ -62,4 +55,15 @@ void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint3
         list = flag_kids(s, kid, rv_task_gen(kid), list);
         rv_task_release(s, w, kid, RV_ST_PINNED);
     }
+}
+
+void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen)
+{
+    uint64_t ctl = rv_load_relaxed(&t->ctl);
+    do {
+        if ((uint32_t)(ctl >> 32) != gen || ctl & RV_CTL_CANCELLED)
+            return;
+    } while (!rv_cas(&t->ctl, &ctl, ctl | RV_CTL_CANCELLED));
+    rv_wait_kick(s, w, t);
+    rv_cancel_below(s, t, gen);
 }

@@ -52,7 +52,7 @@ static inline __attribute__((always_inline)) struct rv_task *claim(struct rv_wor
             rv_store_relaxed(&t->st, RV_ST_CLAIMED);
             return t;
         }
-        if (rv_cas(&t->st, &st, (st & ~(uint32_t)RV_ST_QUEUED) | RV_ST_CLAIMED))
+        if (rv_cas(&t->st, &st, (st & ~(uint32_t)(RV_ST_QUEUED | RV_ST_NODE)) | RV_ST_CLAIMED))
             return t;
     }
 }
@@ -98,7 +98,6 @@ static void sift(struct rv_worker *w)
 
 void rv_tidy_deque(struct rv_worker *w)
 {
-    rv_pop_claimed(w);
     if (w->stale >= STALE_MIN && w->stale > rv_deque_len(&w->deque) / 2)
         sift(w);
 }
@@ -140,12 +139,25 @@ static inline __attribute__((always_inline)) uint64_t take_ring(struct rv_worker
     return e ? e : take_pinned(w);
 }
 
+/* A fresh task is about to be queued by its node. Until that is taken out of its list again, its
+ * joiner must not start it: it could suspend, and be queued by the same node twice. False: the
+ * joiner already has. */
+static bool hold_node(struct rv_task *t)
+{
+    return !(rv_or_acq_rel(&t->st, (uint32_t)RV_ST_NODE) & RV_ST_CLAIMED);
+}
+
 static inline __attribute__((always_inline)) void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
 {
     if (rv_runq_push(&w->runq, entry)) {
         /* Outside any task the first entry is about to run here: not worth waking anybody. */
         if (w->sched->nworkers > 1 && (w->cur != NULL || rv_runq_len(&w->runq) > 1))
             rv_notify(w);
+        return;
+    }
+    struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
+    if (rv_entry_fresh(entry) && !hold_node(t)) {
+        rv_task_release(w->sched, w, t, RV_ST_QUEUED); /* its joiner was faster */
         return;
     }
     m->kind = rv_entry_fresh(entry) ? RV_MSG_FRESH : RV_MSG_READY;
@@ -236,6 +248,8 @@ static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, ui
                   uint8_t kind)
 {
     struct rv_worker *to = s->workers[where];
+    if (kind == RV_MSG_FRESH)
+        hold_node(t);
     if (to != w)
         rv_send(s, to, &t->msg, kind);
     else if (t->pin)
@@ -246,6 +260,8 @@ static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, ui
 
 static void inject(struct rv_sched *s, struct rv_task *t, uint8_t kind)
 {
+    if (kind == RV_MSG_FRESH)
+        hold_node(t);
     t->msg.kind = kind;
     rv_inject(s, &t->msg);
     rv_wake_one(s);

@@ -39,7 +39,7 @@ void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t home);
 /* Pops claimed entries off the newest end of the deque until it meets a live one. */
 void rv_pop_claimed(struct rv_worker *w);
-/* The same, and drops the others too when there may be many: after claims and before spawns. */
+/* Drops claimed entries wherever they lie, when there may be many. */
 void rv_tidy_deque(struct rv_worker *w);
 void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 /* Makes a fresh task startable: deque, the worker that it is pinned to, or the injector. */
@@ -49,8 +49,6 @@ static inline void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_t
         rv_fresh_slow(s, w, t);
         return;
     }
-    if (w->stale)
-        rv_tidy_deque(w);
     if (rv_deque_push(&w->deque, rv_entry(rv_task_gen(t), rv_task_index(s, t), true)))
         rv_notify(w);
     else

@@ -18,7 +18,9 @@
  *     done ones whose handles are out (so that the scope's end frees them). It is guarded by the
  *     scope's lock; a child is linked only while it is counted, and a scope is not freed while its
  *     count is not 0.
- * (3) Locks are taken one at a time.
+ * (3) Whoever links itself links its owners too, from the bottom up, if they are not yet: an owner
+ *     that computes, or has returned, without ever suspending must not hide what waits below it.
+ * (4) Locks are taken one at a time.
  *
  * Threads: enter - the owner, or a member for groups; close - the owner; leave, link, unlink -
  * anyone.
@@ -99,23 +101,33 @@ void rv_scope_wait(int result)
     rv_and_acq_rel(&t->st, ~(uint32_t)RV_ST_DONE);
 }
 
+/* Adds t to its scope's list, unless one of its children was faster. True: cancelled by that, since
+ * the walk came before us. */
+static bool link_one(struct rv_sched *s, struct rv_task *scope, struct rv_task *t)
+{
+    uint32_t me = rv_task_index(s, t);
+    bool late = false;
+    rv_lock_acquire(&scope->lock);
+    if (!rv_linked(t)) {
+        t->sib_prev = RV_NIL;
+        t->sib_next = scope->kids;
+        if (scope->kids != RV_NIL)
+            rv_task_at(s, scope->kids)->sib_prev = me;
+        scope->kids = me;
+        rv_store_relaxed(&t->linked, RV_LINK_IN);
+        if (rv_load_relaxed(&scope->ctl) & RV_CTL_CANCELLED &&
+            !(rv_load_relaxed(&t->ctl) & RV_CTL_HOLDS))
+            late = !(rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_CANCELLED) & RV_CTL_CANCELLED);
+    }
+    rv_lock_release(&scope->lock);
+    return late;
+}
+
 void rv_scope_link(struct rv_sched *s, struct rv_task *t)
 {
-    if (t->parent == RV_NIL)
-        return;
-    struct rv_task *scope = rv_task_at(s, t->parent);
-    uint32_t me = rv_task_index(s, t);
-    rv_lock_acquire(&scope->lock);
-    t->sib_prev = RV_NIL;
-    t->sib_next = scope->kids;
-    if (scope->kids != RV_NIL)
-        rv_task_at(s, scope->kids)->sib_prev = me;
-    scope->kids = me;
-    t->flags |= RV_TF_LINKED | RV_TF_SEEN;
-    if (rv_load_relaxed(&scope->ctl) & RV_CTL_CANCELLED &&
-        !(rv_load_relaxed(&t->ctl) & RV_CTL_HOLDS))
-        rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_CANCELLED); /* the walk came before us */
-    rv_lock_release(&scope->lock);
+    for (; t->parent != RV_NIL && !rv_linked(t); t = rv_task_at(s, t->parent))
+        if (link_one(s, rv_task_at(s, t->parent), t))
+            rv_cancel_below(s, t, rv_task_gen(t));
 }
 
 static void unlink_locked(struct rv_sched *s, struct rv_task *scope, struct rv_task *t)
@@ -126,12 +138,12 @@ static void unlink_locked(struct rv_sched *s, struct rv_task *scope, struct rv_t
         rv_task_at(s, t->sib_prev)->sib_next = t->sib_next;
     else
         scope->kids = t->sib_next;
-    t->flags &= (uint8_t)~RV_TF_LINKED;
+    rv_store_relaxed(&t->linked, RV_LINK_OUT);
 }
 
 void rv_scope_unlink(struct rv_sched *s, struct rv_task *t)
 {
-    RV_ASSERT(t->flags & RV_TF_LINKED);
+    RV_ASSERT(rv_linked(t));
     if (t->parent == RV_NIL)
         return;
     struct rv_task *scope = rv_task_at(s, t->parent);
@@ -177,6 +189,7 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
     g->result = 0;
     g->pin = 0;
     g->flags = RV_TF_GROUP;
+    rv_store_relaxed(&g->linked, RV_LINK_NEVER);
     g->cls = owner ? owner->cls : REEVE_NORMAL;
     g->parent = owner ? rv_task_index(s, owner) : RV_NIL;
     rv_store_relaxed(&g->st, (uint32_t)(RV_ST_CLAIMED | RV_ST_HANDLE));

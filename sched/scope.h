@@ -94,6 +94,8 @@ void rv_scope_fail(struct rv_sched *s, struct rv_worker *w, struct rv_task *scop
  * */
 int rv_done_wait(struct rv_worker *w, struct rv_task *t, int64_t until);
 
+/* Flags and kicks what is below a task that was flagged already. */
+void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen);
 /* Cancels the task and everything in its scope. gen: the generation meant; another one: nothing
  * happens. */
 void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen);

@@ -15,9 +15,9 @@
  *     yields once, so that whoever is ready, and the engine, get their turn, and looks again.
  *
  * The child's queue entry is usually the newest of this worker's deque, and popping it claims the
- * child. If it lies deeper, or elsewhere, the child is claimed by compare-and-swap and its entry
- * is dropped by whoever meets it; claimed entries at the newest end are popped after each inline
- * run and at each spawn, so that none pile up.
+ * child. If it lies deeper, or elsewhere, the child is claimed by compare-and-swap and its entry is
+ * dropped by whoever meets it. Claimed entries at the newest end are popped after each inline run,
+ * and all of them are sifted out when they may be half of the deque: so none pile up.
  *
  * Threads: the running task.
  */
@@ -110,6 +110,7 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     t->cls = cur->cls;
     t->stack_class = s->stack_class;
     t->flags = 0;
+    rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     t->pin = 0;
     t->parent = rv_task_index(s, cur);
     rv_store_relaxed(&t->st, (uint32_t)(RV_ST_QUEUED | (handle ? RV_ST_HANDLE : 0)));
@@ -173,7 +174,10 @@ static inline bool claim_for_join(struct rv_worker *w, struct rv_task *t)
     }
     uint32_t st = RV_ST_QUEUED | RV_ST_HANDLE;
     bool claimed = rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
-    w->stale += claimed; /* its entry is in this deque, or elsewhere */
+    if (claimed) { /* its entry is in this deque, or elsewhere */
+        w->stale++;
+        rv_tidy_deque(w);
+    }
     return claimed;
 }
 
@@ -204,10 +208,10 @@ static inline int collect(struct rv_worker *w, struct rv_task *t, int *ret_resul
 {
     if (ret_result)
         *ret_result = t->result;
-    if (t->flags & RV_TF_LINKED)
+    if (rv_linked(t))
         rv_scope_unlink(w->sched, t);
     uint32_t st = rv_load_relaxed(&t->st);
-    if (!(t->flags & RV_TF_SEEN) && st == (RV_ST_CLAIMED | RV_ST_HANDLE | RV_ST_DONE))
+    if (!rv_was_linked(t) && st == (RV_ST_CLAIMED | RV_ST_HANDLE | RV_ST_DONE))
         rv_task_free(w->sched, w, t);
     else
         rv_task_release(w->sched, w, t, RV_ST_HANDLE);
@@ -265,7 +269,7 @@ int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
             break;
         bool done = run_inline(&w, t);
         if (w->stale)
-            rv_tidy_deque(w);
+            rv_pop_claimed(w);
         if (done)
             return collect(w, t, ret_result);
         break;

@@ -102,6 +102,7 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
     t->start.arg = how->arg;
     t->start.skipped = how->skipped;
     t->flags = 0;
+    rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     if (how->copy) {
         int r = copy_argument(t, how);
         if (r < 0) {
@@ -145,9 +146,9 @@ static void task_done(struct rv_sched *s, struct rv_worker *w, struct rv_task *t
 static void complete_inline(struct rv_sched *s, struct rv_task *t)
 {
     uint32_t st = rv_load_relaxed(&t->st);
-    if (t->flags & RV_TF_LINKED && !(st & RV_ST_HANDLE))
+    if (rv_linked(t) && !(st & RV_ST_HANDLE))
         rv_scope_unlink(s, t);
-    if (t->flags & RV_TF_SEEN || st & RV_ST_QUEUED)
+    if (rv_was_linked(t) || st & RV_ST_QUEUED)
         rv_or_acq_rel(&t->st, RV_ST_DONE);
     else
         rv_store_relaxed(&t->st, st | RV_ST_DONE); /* (2) */
@@ -158,13 +159,13 @@ static void complete_inline(struct rv_sched *s, struct rv_task *t)
 static struct rv_task *complete(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
     uint32_t st = rv_load_relaxed(&t->st);
-    if (t->flags & RV_TF_LINKED && !(st & RV_ST_HANDLE))
+    if (rv_linked(t) && !(st & RV_ST_HANDLE))
         rv_scope_unlink(s, t);
     struct rv_task *scope = rv_task_at(s, t->parent);
     /* Its scope frees it if nobody ever joins; so the scope must find it. */
-    if (st & RV_ST_HANDLE && !(t->flags & RV_TF_LINKED))
+    if (st & RV_ST_HANDLE && !rv_linked(t))
         rv_scope_link(s, t);
-    if (st == RV_ST_CLAIMED && !(t->flags & RV_TF_SEEN))
+    if (st == RV_ST_CLAIMED && !rv_was_linked(t))
         rv_task_free(s, w, t); /* (1) */
     else
         task_done(s, w, t);
@@ -259,6 +260,7 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
     rv_store_relaxed(&t->run.until, RV_NEVER);
     rv_store_relaxed(&t->run.op, 0);
     w->cur = t;
+    rv_count(&w->n.started, 1);
     int r = fn(arg);
     *pw = w = rv_worker_self();
     RV_ASSERT(w->cur == t);

@@ -36,7 +36,12 @@ enum {
     RV_ST_JOINER = 8,  /* joiner holds the token of who waits for DONE */
     RV_ST_HANDLE = 16, /* a reeve_task * is out, not yet joined */
     RV_ST_PINNED = 32, /* on a canceller's work list */
+    /* its queue entry is its msg node: it cannot start before that was taken out */
+    RV_ST_NODE = 64,
 };
+
+/* linked: whether it is in its scope's list of children. Once it was, a canceller may hold it. */
+enum { RV_LINK_NEVER, RV_LINK_IN, RV_LINK_OUT };
 
 /* ctl: generation in the upper half, these flags in the lower. One word, so that a late cancel by
  * handle is refused by the same compare-and-swap that would set the flag. */
@@ -51,11 +56,9 @@ enum {
 enum {
     RV_TF_GROUP = 1,     /* no function: an explicit group's record */
     RV_TF_HEAP_COPY = 2, /* .copy lives in an allocated block, its address in copy[0..7] */
-    RV_TF_LINKED = 4,    /* is in its parent's list of children */
     RV_TF_TIMED_OUT = 8, /* the op it waits for was cancelled by its deadline */
     RV_TF_GUARDED =
         16, /* its failure cancels its group: spawned without a handle into an explicit one */
-    RV_TF_SEEN = 64,   /* was in that list once: a canceller may have it pinned */
 };
 
 /* The scope counter starts at this bias, which its owner removes when it starts to wait: only then
@@ -85,7 +88,7 @@ struct rv_task {
     uint8_t cls; /* REEVE_LOW .. REEVE_URGENT */
     uint8_t stack_class;
     uint8_t flags; /* RV_TF_* */
-    uint8_t spare;
+    RV_ATOMIC(uint8_t) linked; /* RV_LINK_*, written under its scope's lock */
 
     RV_ATOMIC(int64_t) live; /* children not yet done, biased; see scope.c */
     uint32_t spawned;        /* children spawned by the owner itself, not yet in live */
@@ -118,6 +121,14 @@ static inline uint32_t rv_entry_index(uint64_t e)
 static inline bool rv_entry_fresh(uint64_t e)
 {
     return e & 1;
+}
+static inline bool rv_linked(struct rv_task *t)
+{
+    return rv_load_relaxed(&t->linked) == RV_LINK_IN;
+}
+static inline bool rv_was_linked(struct rv_task *t)
+{
+    return rv_load_relaxed(&t->linked) != RV_LINK_NEVER;
 }
 static inline uint32_t rv_task_gen(struct rv_task *t)
 {

@@ -37,8 +37,9 @@ int reeve_sleep(reeve_time until)
     /* a yield, whatever it returns: a loop that polls must not hog its worker */
     if (until <= w->now) {
         rv_yield(w);
-        if (__builtin_expect(rv_task_cancelled(s, t), 0))
-            return -ECANCELED;
+        int r = rv_wait_check(s, t);
+        if (__builtin_expect(r < 0, 0))
+            return r;
         return t->deadline && rv_deadline(t, 0) <= rv_worker_self()->now ? -ETIMEDOUT : 0;
     }
     int r = rv_wait_check(s, t);

@@ -40,14 +40,6 @@
 #define WW_REASON_SHIFT 2
 #define WW_ARM_SHIFT 4
 
-int rv_wait_check(struct rv_sched *s, struct rv_task *t)
-{
-    if (!(t->flags & RV_TF_LINKED))
-        rv_scope_link(s, t);
-    uint64_t ctl = rv_load_relaxed(&t->ctl);
-    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
-}
-
 void rv_wait_mask(struct rv_task *t, bool on)
 {
     if (on)

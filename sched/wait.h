@@ -11,6 +11,9 @@
 #ifndef RV_SCHED_WAIT_H
 #define RV_SCHED_WAIT_H
 
+#include <errno.h>
+
+#include "sched/scope.h"
 #include "sched/worker.h"
 
 /* Why a wait ended. */
@@ -30,14 +33,12 @@ static inline int64_t rv_deadline(struct rv_task *t, int64_t deadline)
 
 /* 0, or what a wait that begins now must return at once: -ECANCELED when the task is cancelled. (A
  * passed deadline does not refuse: the wait is tried once, see rv_wait_park.) */
-int rv_wait_check(struct rv_sched *s, struct rv_task *t);
-/* The same question without becoming findable: for a yield. */
-static inline bool rv_task_cancelled(struct rv_sched *s, struct rv_task *t)
+static inline int rv_wait_check(struct rv_sched *s, struct rv_task *t)
 {
+    if (__builtin_expect(!rv_linked(t), 0))
+        rv_scope_link(s, t);
     uint64_t ctl = rv_load_relaxed(&t->ctl);
-    if (!(t->flags & RV_TF_LINKED) && t->parent != RV_NIL)
-        ctl |= rv_load_relaxed(&rv_task_at(s, t->parent)->ctl) & RV_CTL_CANCELLED;
-    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED;
+    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
 }
 /* Arms the running task's wait word and returns the token by which any thread may end this one
  * wait: publish it where the waker will look, then park. With op != 0 (an I/O op's id, which the

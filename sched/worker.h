@@ -44,7 +44,7 @@ struct rv_call_msg {
  * is no race. */
 struct rv_counters {
     RV_ATOMIC(uint64_t)
-    spawned, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
+    spawned, started, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
         wakes_sent, steals_tried, steals_got, timers_fired, picks;
 };
 

@@ -143,6 +143,7 @@ struct reeve_stats {
     /* tasks */
     uint64_t workers;     /* gauge: as many as there are */
     uint64_t spawned;     /* by spawn, post and call, the root task included */
+    uint64_t started;     /* function entered */
     uint64_t completed;   /* function returned and scope empty */
     uint64_t cancelled;   /* never started: cancelled or shut down */
     uint64_t expired;     /* never started: deadline passed in the queue */

@@ -83,6 +83,10 @@ static int echo(void *arg)
     return 0;
 }
 
+#define OLD_KERNEL                                                                                 \
+    "defer_taskrun,coop_taskrun,taskrun_flag,single_issuer,submit_all,registered_ring_fd,"         \
+    "no_iowait,abs_timer,send_msg_ring,optlen,accept_multishot,rwf_nosignal,guard_install"
+
 TEST(what_a_kernel_lacks_costs_time_and_nothing_else)
 {
     static const char *const lacking[] = {
@@ -98,8 +102,7 @@ TEST(what_a_kernel_lacks_costs_time_and_nothing_else)
         "send_msg_ring",
         "optlen",
         "accept_multishot",
-        "defer_taskrun,coop_taskrun,taskrun_flag,single_issuer,submit_all,registered_ring_fd,"
-        "no_iowait,abs_timer,send_msg_ring,optlen,accept_multishot,rwf_nosignal,guard_install",
+        OLD_KERNEL,
     };
     for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++) {
         setenv("REEVE_CAPS_OFF", lacking[i], 1);
