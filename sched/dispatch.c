@@ -36,7 +36,7 @@ static void keep_stack(struct rv_worker *w, struct rv_stack *st)
 }
 
 /* Does for the context that was just left what it asked for. */
-static inline __attribute__((always_inline)) void after_switch(struct rv_worker *w)
+RV_ALWAYS void after_switch(struct rv_worker *w)
 {
     enum rv_hook hook = w->hook;
     w->hook = RV_HOOK_NONE;
@@ -56,7 +56,7 @@ static inline __attribute__((always_inline)) void after_switch(struct rv_worker 
 }
 
 /* Switches stacks. Returns when the left one is resumed, maybe on another worker. */
-static inline __attribute__((always_inline)) void switch_to(struct rv_worker *w, struct rv_stack *to)
+RV_ALWAYS void switch_to(struct rv_worker *w, struct rv_stack *to)
 {
     struct rv_stack *from = w->on;
     RV_ASSERT(from != to);
@@ -79,7 +79,7 @@ static void unit_next(struct rv_worker *w)
     w->hook_stack = w->on;
     if (next && !fresh) {
         w->cur = next;
-        switch_to(w, next->run.stack);
+        switch_to(w, rv_load_relaxed(&next->run.stack));
     } else {
         w->start = next; /* of another stack class: the scheduler's context finds it a stack */
         switch_to(w, &w->thread_stack);
@@ -115,11 +115,11 @@ static struct rv_stack *unit_stack(struct rv_worker *w, uint8_t class)
     return st;
 }
 
-static inline __attribute__((always_inline)) bool enter(struct rv_worker *w, struct rv_task *t, bool fresh)
+RV_ALWAYS bool enter(struct rv_worker *w, struct rv_task *t, bool fresh)
 {
     if (!fresh) {
         w->cur = t;
-        switch_to(w, t->run.stack);
+        switch_to(w, rv_load_relaxed(&t->run.stack));
         return true;
     }
     struct rv_stack *st = unit_stack(w, t->stack_class);
@@ -143,7 +143,8 @@ void rv_suspend(struct rv_worker *w, enum rv_hook hook)
     struct rv_task *next = rv_pass_over(w) ? NULL : rv_pick(w, &fresh);
     w->hook = hook;
     w->hook_task = t;
-    t->run.stack = w->on;
+    rv_store_relaxed(&t->run.stack, w->on);
+    rv_store_relaxed(&t->depth, rv_depth(w->on, __builtin_frame_address(0)));
     if (next && enter(w, next, fresh))
         return;
     w->cur = NULL;
@@ -167,6 +168,7 @@ void rv_yield(struct rv_worker *w)
     }
     w->hook = RV_HOOK_YIELD;
     w->hook_task = t;
+    rv_store_relaxed(&t->depth, rv_depth(w->on, __builtin_frame_address(0)));
     if (next && enter(w, next, fresh))
         return;
     w->cur = NULL;

@@ -19,6 +19,12 @@ static inline bool rv_pass_over(struct rv_worker *w)
 {
     return w->budget <= 0 || rv_load_relaxed(&w->resched);
 }
+/* How far a frame lies below the record of its stack, in lines, as far as eight bits count. */
+static inline uint8_t rv_depth(const struct rv_stack *st, const void *frame)
+{
+    uintptr_t lines = ((uintptr_t)st - (uintptr_t)frame) / RV_CACHE_LINE;
+    return lines < UINT8_MAX ? (uint8_t)lines : UINT8_MAX;
+}
 /* False if a pick would certainly find nothing. */
 static inline bool rv_any_ready(struct rv_worker *w)
 {

@@ -108,7 +108,7 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     t->deadline = cur->deadline;
     t->name = how->name;
     t->cls = cur->cls;
-    t->stack_class = s->stack_class;
+    t->stack_class = s->stack_class & 15;
     t->flags = 0;
     rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     t->pin = 0;

@@ -114,9 +114,9 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
     if (cur && cur->deadline && (t->deadline == 0 || cur->deadline < t->deadline))
         t->deadline = cur->deadline;
     t->name = how->name;
-    t->cls = (uint8_t)(how->priority ? how->priority : cur ? cur->cls : REEVE_NORMAL);
+    t->cls = (how->priority ? how->priority : cur ? cur->cls : REEVE_NORMAL) & 15;
     t->stack_class =
-        how->stack_bytes ? (uint8_t)rv_stack_class(how->stack_bytes) : s->stack_class;
+        (how->stack_bytes ? (unsigned)rv_stack_class(how->stack_bytes) : s->stack_class) & 15;
     t->pin = (uint16_t)how->worker;
     t->parent = rv_task_index(s, parent);
     if (how->group && !handle)
@@ -256,7 +256,7 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
     }
     reeve_fn *fn = t->start.fn;
     void *arg = t->start.arg;
-    t->run.stack = w->on; /* overwrites fn, see (4) */
+    rv_store_relaxed(&t->run.stack, w->on); /* overwrites fn, see (4) */
     rv_store_relaxed(&t->run.until, RV_NEVER);
     rv_store_relaxed(&t->run.op, 0);
     w->cur = t;

@@ -85,8 +85,10 @@ struct rv_task {
     RV_ATOMIC(uint32_t) st; /* RV_ST_* */
     uint32_t parent; /* the descriptor whose scope it is in; RV_NIL: the runtime's root scope */
     int32_t result;
-    uint8_t cls; /* REEVE_LOW .. REEVE_URGENT */
-    uint8_t stack_class;
+    uint8_t cls : 4; /* REEVE_LOW .. REEVE_URGENT */
+    uint8_t stack_class : 4;
+    /* of its frames below the stack's record, in cache lines, when it was left */
+    RV_ATOMIC(uint8_t) depth;
     uint8_t flags; /* RV_TF_* */
     RV_ATOMIC(uint8_t) linked; /* RV_LINK_*, written under its scope's lock */
 

@@ -27,6 +27,10 @@
 
 #define RV_WORKERS_MAX 1024u
 
+/* For the few functions on the path of every switch that the compiler would not inline by itself.
+ * */
+#define RV_ALWAYS static inline __attribute__((always_inline))
+
 /* Kinds of inbox messages. */
 enum {
     RV_MSG_FRESH = 1, /* a task to start here (spawned on this worker, or posted) */
