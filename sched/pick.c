@@ -202,15 +202,24 @@ static uint64_t take_slot(struct rv_worker *w)
     return 0;
 }
 
+/* The pick that belongs to the injector and the deque's oldest end; never two in a row, or with
+ * injector_every 1 what yields into a full ring, and so into the injector, would starve the ring. */
+static uint64_t serve_elders(struct rv_worker *w)
+{
+    uint64_t e;
+    w->injector_in = w->sched->injector_every;
+    w->elders = !w->elders;
+    if (!w->elders && w->injector_in == 1)
+        return 0;
+    return (e = take_injected(w)) != 0 ? e : rv_deque_take_oldest(&w->deque);
+}
+
 /* The next entry by the order above; 0: there is none. */
 RV_ALWAYS uint64_t next_entry(struct rv_worker *w)
 {
     uint64_t e;
-    if (--w->injector_in == 0) {
-        w->injector_in = w->sched->injector_every;
-        if ((e = take_injected(w)) != 0 || (e = rv_deque_take_oldest(&w->deque)) != 0)
-            return e;
-    }
+    if (--w->injector_in == 0 && (e = serve_elders(w)) != 0)
+        return e;
     if (rv_load_relaxed(&w->slot) == 0)
         w->slot_run = 0;
     else if ((e = take_slot(w)) != 0)

@@ -80,6 +80,7 @@ struct rv_worker {
     uint32_t rng;
     uint32_t tick_shift;          /* the sentinel's back-off */
     uint64_t tick_picks;          /* the others' picks at its last tick */
+    bool elders; /* the last pick but one was the injector\'s */
     bool searching;               /* counted in sched->searching */
     struct rv_stack thread_stack; /* the scheduler's own context */
     void *io;                     /* the engine's per-worker state */
