@@ -728,6 +728,12 @@ int bench_load_run(struct bench *b, const char *addr, const struct bench_load *l
         bench_skip("echo_load", "it ended with status %d. It said: %s", r, p.said);
         return -EIO;
     }
+    static bool warned;
+    if (load->watch && !warned && strstr(p.said, "\"cpu_clock\":\"schedstat\"")) {
+        warned = true;
+        bench_skip("perf's task clock", "it is not permitted (kernel.perf_event_paranoid), so CPU "
+                   "time comes from schedstat, which says too little on a busy machine");
+    }
     *ret_loaded = (struct bench_loaded){
         .cpu_ns_per_req = bench_number(p.said, "\"server_cpu_ns_per_req\"", 0),
         .load_cpu_ns_per_req = bench_number(p.said, "\"load_cpu_ns_per_req\"", 0),

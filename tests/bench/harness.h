@@ -177,7 +177,7 @@ int bench_await(struct bench_proc *p, const char *text, int ms, const char **ret
  */
 int bench_stop(struct bench_proc *p, int signo, int ms);
 
-/** CPU time of all its threads, ns; resident bytes; voluntary context switches of all threads. */
+/** CPU time of all its threads, ns (schedstat); resident bytes; voluntary context switches. */
 uint64_t bench_cpu_ns(pid_t pid);
 uint64_t bench_rss(pid_t pid);
 uint64_t bench_switches(pid_t pid);
@@ -212,7 +212,7 @@ struct bench_load {
     pid_t watch; /**< whose CPU time to report; 0: nobody's */
 };
 
-/** What echo_load measured; see its --json. */
+/** What echo_load measured; see its --json, and its source for where CPU time comes from. */
 struct bench_loaded {
     double cpu_ns_per_req, req_per_s, p50_us, p99_us, p999_us, requests_all, load_cpu_ns_per_req;
 };
