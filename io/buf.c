@@ -56,22 +56,29 @@ void rv_group_finish(struct rv_io_worker *iw)
     *g = (struct rv_group){0};
 }
 
+/* The record's first time: until now nothing has touched its memory. */
+static void begin(struct rv_io_worker *iw, struct rv_lease *l, uint32_t id)
+{
+    struct rv_group *g = &iw->group;
+    RV_MUST(l->pub.opaque[1] == 0);
+    l->mem = g->base + (size_t)id * g->bytes;
+    l->msg.aux = id;
+    l->pub.cap = g->bytes;
+    l->pub.opaque[0] = (uintptr_t)iw;
+}
+
 struct rv_lease *rv_lease_picked(struct rv_io_worker *iw, uint32_t cflags, int32_t res)
 {
     struct rv_group *g = &iw->group;
     uint32_t id = cflags >> RV_OPF_BUFFER_SHIFT;
     RV_MUST(id < g->bufs);
     struct rv_lease *l = &g->leases[id];
-    RV_MUST(l->pub.opaque[1] == RV_LEASE_AWAY || l->pub.opaque[1] == 0); /* 0: its first time */
-    l->mem = g->base + (size_t)id * g->bytes;
-    l->msg.aux = id;
+    if (__builtin_expect(l->pub.opaque[1] != RV_LEASE_AWAY, 0))
+        begin(iw, l, id);
     l->pub.data = l->mem;
     l->pub.len = res > 0 ? (size_t)res : 0;
-    l->pub.cap = g->bytes;
-    l->pub.opaque[0] = (uintptr_t)iw;
     l->pub.opaque[1] = RV_LEASE_PENDING;
     g->free--;
-    rv_count(&iw->n.leases, 1);
     return l;
 }
 
@@ -188,7 +195,7 @@ static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lea
     l->pub.data = l->mem;
     l->pub.len = 0;
     l->pub.opaque[1] = RV_LEASE_OUT;
-    rv_count(&iw->n.leases, 1);
+    rv_count(&iw->n.borrowed, 1);
     *ret_lease = l;
     return 0;
 }
@@ -221,7 +228,7 @@ static int await_place(struct rv_io_worker *iw, int64_t until, struct rv_lease *
 
 int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until)
 {
-    struct rv_io_worker *iw = rv_io_of(rv_worker_self());
+    struct rv_io_worker *iw = rv_io_self();
     struct rv_borrow *b = &iw->io->borrow;
     struct rv_lease *l = NULL;
     rv_lock_acquire(&b->lock);
@@ -229,7 +236,7 @@ int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until)
         int r = await_place(iw, until, &l);
         if (r < 0)
             return r;
-        return make_block(rv_io_of(rv_worker_self()), l, ret_lease);
+        return make_block(rv_io_self(), l, ret_lease);
     }
     b->out++;
     if (b->idle_list) {
@@ -275,13 +282,11 @@ void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first)
     }
 }
 
-struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *call)
+_Noreturn void rv_lease_misused(const struct reeve_buf *buf, const char *call)
 {
     if (!buf)
         rv_die("%s was given no buffer.", call);
     switch (buf->opaque[1]) {
-    case RV_LEASE_OUT:
-        return (struct rv_lease *)buf;
     case RV_LEASE_AWAY:
     case RV_LEASE_PENDING:
     case RV_LEASE_COMING:

@@ -91,7 +91,13 @@ void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l);
 void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first);
 
 /* The lease behind a user's buffer, OUT; else the end: `call` was given something else. */
-struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *call);
+_Noreturn void rv_lease_misused(const struct reeve_buf *buf, const char *call);
+static inline struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *call)
+{
+    if (__builtin_expect(!buf || buf->opaque[1] != RV_LEASE_OUT, 0))
+        rv_lease_misused(buf, call);
+    return (struct rv_lease *)buf;
+}
 
 /* A lease to fill, waiting for one until `until` (see rv_deadline()). 0 or -errno. In a task. */
 int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until);

@@ -194,18 +194,24 @@ static void queue(struct rv_io_worker *iw, struct rv_op *op)
 {
     struct rv_sim_worker *sw = iw->engine;
     struct rv_sim_op *k = rv_sim_op_of(op);
+    uint64_t id = rv_op_id(iw->io, op);
     RV_MUST(k->state == RV_SIM_OP_NONE);
     RV_MUST(rv_sim_world->turn == sw);
-    *k = (struct rv_sim_op){ .op = op, .id = rv_op_id(iw->io, op), .sw = sw,
-                             .state = RV_SIM_OP_QUEUED };
-    op->driver_next = NULL;
+    *k = (struct rv_sim_op){ .op = op, .id = id, .sw = sw, .state = RV_SIM_OP_QUEUED,
+                             .faults = k->id == id ? k->faults : 0 };
     if (sw->sq_last)
-        sw->sq_last->driver_next = op;
+        sw->sq_last->next = k;
     else
-        sw->sq_first = op;
-    sw->sq_last = op;
+        sw->sq_first = k;
+    sw->sq_last = k;
     sw->sq_n++;
-    rv_sim_record(RV_SIM_QUEUE, iw->w->index, (uint32_t)k->id >> 4, op->code);
+    rv_sim_record(RV_SIM_QUEUE, iw->w->index, (uint32_t)id >> 4, op->code);
+}
+
+static ssize_t send_now(struct rv_io_worker *iw, int fd, const void *data, size_t len)
+{
+    (void)iw;
+    return rv_sim_send_now(fd, data, len);
 }
 
 static void cancel(struct rv_io_worker *iw, struct rv_op *op)
@@ -245,6 +251,7 @@ const struct rv_io_driver rv_io_driver_sim = {
     .stop = stop,
     .queue = queue,
     .cancel = cancel,
+    .send_now = send_now,
     .provide = provide,
     .socket = rv_sim_sys_socket,
     .bind = rv_sim_sys_bind,

@@ -37,11 +37,13 @@
 #include "io/uring_compat.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
+#include "sched/pick.h"
 
 #define SQ_ENTRIES 256u
 #define CQ_ENTRIES 4096u /* far above what a pass brings: an overflow costs an allocation each */
 #define GROUP_ID 0
 #define BATCH 64u        /* completions copied out at a time */
+#define PREFETCH_MIN 4u  /* of fewer, what they touch was in use a moment ago */
 #define READY_ENOUGH 61u /* tasks: a pass runs no more of them, so more completions can wait */
 
 enum { BEHIND_REQUEST = 1, BEHIND_CANCEL = 2 }; /* op->driver_bits; see (1) */
@@ -144,7 +146,7 @@ static const struct {
     [RV_OP_WRITE] = {IORING_OP_WRITE, 0, 0},
 };
 
-static void fill(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
+static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
 {
     sqe->opcode = plan[op->code].opcode;
     sqe->flags = plan[op->code].flags;
@@ -153,7 +155,7 @@ static void fill(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op 
     sqe->addr = (uint64_t)(uintptr_t)op->addr;
     sqe->len = op->len;
     sqe->msg_flags = op->msg_flags;
-    sqe->user_data = rv_op_id(io, op);
+    sqe->user_data = rv_op_id(NULL, op);
     switch (op->code) {
     case RV_OP_READ:
     case RV_OP_WRITE:
@@ -177,12 +179,12 @@ static void fill(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op 
     }
 }
 
-static void fill_cancel(struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
+static void fill_cancel(struct io_uring_sqe *sqe, const struct rv_op *op)
 {
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->fd = -1;
-    sqe->addr = rv_op_id(io, op);
+    sqe->addr = rv_op_id(NULL, op);
     sqe->user_data = ID_CANCEL;
 }
 
@@ -220,7 +222,7 @@ static void catch_up(struct rv_io_worker *iw)
             struct io_uring_sqe *sqe = rv_ring_sqe(&u->ring);
             if (!sqe)
                 return;
-            fill_cancel(iw->io, sqe, op);
+            fill_cancel(sqe, op);
         }
         op->driver_bits = 0;
         u->behind_first = op->driver_next;
@@ -263,7 +265,7 @@ static void cancel(struct rv_io_worker *iw, struct rv_op *op)
     struct uring *u = iw->engine;
     struct io_uring_sqe *sqe = u->behind_first ? NULL : rv_ring_sqe(&u->ring);
     if (sqe)
-        fill_cancel(iw->io, sqe, op);
+        fill_cancel(sqe, op);
     else
         fall_behind(iw, op, BEHIND_CANCEL);
 }
@@ -307,6 +309,20 @@ static int start(struct rv_io_worker *iw)
     return r < 0 ? r : 0;
 }
 
+/* Worth it when this send would be submitted alone: nothing else waits for the next entry, and
+ * nobody is ready who would add to it. It counts as a pick, so that a task that only sends meets the
+ * end of the pass. */
+static ssize_t send_now(struct rv_io_worker *iw, int fd, const void *data, size_t len)
+{
+    struct uring *u = iw->engine;
+    struct rv_worker *w = iw->w;
+    if (rv_ring_unsubmitted(&u->ring) || rv_any_ready(w) || rv_pass_over(w))
+        return -EAGAIN;
+    w->budget--;
+    int n = call(SYS_sendto, fd, (long)(intptr_t)data, (long)len, MSG_DONTWAIT | MSG_NOSIGNAL, 0);
+    return n == -EINTR ? -EAGAIN : n;
+}
+
 const struct rv_io_driver rv_io_driver_uring = {
     .name = "io_uring",
     .probe = rv_caps_probe,
@@ -314,6 +330,7 @@ const struct rv_io_driver rv_io_driver_uring = {
     .stop = stop,
     .queue = queue,
     .cancel = cancel,
+    .send_now = send_now,
     .provide = provide,
     .socket = sys_socket,
     .bind = sys_bind,
@@ -350,9 +367,9 @@ static void complete(struct rv_io_worker *iw, const struct rv_cqe *cqe)
         return;
     }
     uint32_t flags = cqe->flags & (0xffff0000u | RV_OPF_BUFFER | RV_OPF_MORE);
-    if (!(flags & RV_OPF_MORE)) {
+    if (__builtin_expect(u->behind_first != NULL && !(flags & RV_OPF_MORE), 0)) {
         struct rv_op *op = rv_op_of(iw->io, cqe->user_data);
-        if (__builtin_expect(op->driver_bits != 0, 0))
+        if (op->driver_bits)
             drop_behind(u, op);
     }
     rv_op_complete(iw, cqe->user_data, cqe->res, flags);
@@ -368,6 +385,8 @@ static uint32_t dispatch(struct rv_io_worker *iw)
     uint32_t total = 0;
     unsigned n;
     while ((n = rv_ring_peek(&u->ring, batch, BATCH)) > 0) { /* (3) */
+        if (n >= PREFETCH_MIN)
+            rv_op_prefetch(iw, &batch[0].user_data, sizeof batch[0], n);
         for (unsigned i = 0; i < n; i++)
             complete(iw, &batch[i]);
         total += n;

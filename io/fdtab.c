@@ -24,7 +24,7 @@
  * (4) What entered in one generation touches nothing of another: it carries the generation along,
  *     and leaves without a trace if that is over.
  *
- * Threads: everything - anyone.
+ * Threads: everything - anyone; forget - one, while no worker of its runtime runs.
  */
 #include "io/fdtab.h"
 
@@ -144,14 +144,14 @@ static uint64_t next_gen(uint64_t word)
     return (uint64_t)(gen ? gen : 1) << 32;
 }
 
-void rv_fd_settle(struct rv_fd *f, uint64_t word)
+void rv_fd_settle_closing(struct rv_fd *f, uint64_t word)
 {
-    if (__builtin_expect(!(word & RV_FD_CLOSING) || word & RV_FD_COUNT_MASK, 1)) {
+    if (word & RV_FD_COUNT_MASK) {
         rv_fd_unlock(f, word);
         return;
     }
     const struct rv_io_driver *driver = f->driver;
-    RV_MUST(!f->ops && !f->stream && !f->first && !f->reader && !f->turns);
+    RV_MUST(!f->ops && !f->sending && !f->stream && !f->first && !f->turns);
     f->driver = NULL;
     rv_fd_unlock(f, next_gen(word)); /* (3) */
     driver->close(rv_fd_number(f));
@@ -165,14 +165,21 @@ struct cut {
     struct rv_op *ask;  /* its stream, which lives elsewhere and has to be asked */
 };
 
+/* The op is in the slot, so it is nobody else's yet. */
+static void cancel(struct rv_io_worker *iw, struct rv_op *op)
+{
+    struct rv_sched *s = rv_load_relaxed(&op->iw)->io->sched;
+    rv_op_cancel(s, iw && iw->w->sched == s ? iw->w : NULL, rv_op_id(NULL, op));
+}
+
 /* Throws everybody out; under the lock. */
-static struct cut cut_off(struct rv_io_worker *iw, struct rv_fd *f)
+static struct cut cut_off(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word)
 {
     struct cut c = {.reader = rv_stream_detach(f, NULL, -ECANCELED), .unread = f->first};
     f->first = f->last = NULL;
     f->unread_bufs = 0;
     f->unread_bytes = 0;
-    rv_turns_end(iw, f, -ECANCELED);
+    *word = rv_turns_end(iw, f, *word, -ECANCELED);
     struct rv_op *s = f->stream;
     if (s && iw && rv_load_relaxed(&s->iw) == iw) {
         c.stop = s;
@@ -181,10 +188,10 @@ static struct cut cut_off(struct rv_io_worker *iw, struct rv_fd *f)
             c.ask = s;
         s->stream_wants |= RV_STREAM_STOP; /* from here on it does not go away unasked */
     }
-    for (struct rv_op *op = f->ops; op; op = op->next) {
-        struct rv_io *io = rv_load_relaxed(&op->iw)->io;
-        rv_op_cancel(io->sched, iw ? iw->w : NULL, rv_op_id(io, op));
-    }
+    if (f->sending)
+        cancel(iw, f->sending);
+    for (struct rv_op *op = f->ops; op; op = op->next)
+        cancel(iw, op);
     return c;
 }
 
@@ -222,12 +229,10 @@ int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_ge
     uint64_t word = rv_fd_lock(f);
     rv_fd_check(f, word);
     if (word & (RV_FD_OURS | RV_FD_COUNT_MASK))
-        c = cut_off(iw, f);
+        c = cut_off(iw, f, &word);
     word = next_gen(word) | RV_FD_OURS | flags;
     f->first = f->last = NULL;
-    f->stream = NULL;
-    f->ops = NULL;
-    f->idle_ns = 0;
+    f->stream = f->sending = f->ops = NULL;
     f->driver = driver_of(iw);
     f->end = 0;
 #ifdef RV_DEBUG
@@ -259,7 +264,7 @@ int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen)
     }
     if (!f->driver)
         f->driver = driver_of(iw);
-    struct cut c = cut_off(iw, f);
+    struct cut c = cut_off(iw, f, &word);
     if (!(word & RV_FD_COUNT_MASK)) {
         rv_fd_settle(f, word | RV_FD_CLOSING);
         cut_done(iw, &c);
@@ -298,7 +303,7 @@ void rv_fd_set_idle(int fd, uint32_t gen, int64_t idle_ns)
     if (!f)
         return;
     f->idle_ns = idle_ns;
-    rv_fd_unlock(f, word);
+    rv_fd_unlock(f, idle_ns ? word | RV_FD_IDLE : word & ~(uint64_t)RV_FD_IDLE);
 }
 
 void rv_fd_drain(struct rv_io_worker *iw, int fd, uint32_t gen)

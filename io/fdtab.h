@@ -37,26 +37,31 @@ enum {
     RV_FD_DRAIN = 64,   /* reads that would wait end with -ESHUTDOWN */
     RV_FD_ARMED = 128,  /* the stream receives, or will without being asked again */
     RV_FD_ENDED = 256,  /* it has ended, as `end` says */
+    RV_FD_IDLE = 512,   /* idle_ns is set */
+    RV_FD_TURNS = 1024, /* somebody waits for his turn to send */
 };
 #define RV_FD_COUNT_SHIFT 12
 #define RV_FD_COUNT_ONE   (UINT64_C(1) << RV_FD_COUNT_SHIFT)
 #define RV_FD_COUNT_MASK  (UINT64_C(0xfffff) << RV_FD_COUNT_SHIFT)
 
 struct rv_fd {
+    /* All that a message which comes in and its answer touch. */
     RV_ALIGNED_LINE RV_ATOMIC(uint64_t) word;
-    struct rv_lease *first, *last;       /* received and not read */
-    struct rv_reader *reader;            /* who waits for the next */
-    struct rv_op *stream;                /* the receiving op, on its home worker; NULL: none yet, or ended */
-    struct rv_op *ops;                   /* the other ops in flight */
-    struct rv_turn *turns;               /* who waits to send: the last, whose next is the first */
-    int64_t idle_ns;                     /* what deadline 0 means to a read; 0: nothing */
+    RV_ATOMIC(struct rv_reader *) reader; /* who waits for data; without the lock, for prefetching */
+    RV_ATOMIC(uint64_t) token;            /* and its wait's, the same */
+    struct rv_lease *first, *last;        /* received and not read */
+    struct rv_op *stream;                 /* the receiving op; NULL: none yet, or it has ended */
+    struct rv_op *sending;                /* the writer's op */
+    struct rv_op *ops;                    /* the other ops in flight */
 
-    const struct rv_io_driver *driver;   /* closes it */
-    uint64_t cookie;                     /* which socket this was when it was made; debug builds only */
+    struct rv_turn *turns;                /* who waits to send: the last, whose next is the first */
+    const struct rv_io_driver *driver;    /* closes it */
+    int64_t idle_ns;                      /* what deadline 0 means to a read */
+    uint64_t cookie;                      /* which socket this was when it was made; debug builds only */
     uint32_t unread_bufs;
-    int32_t accept_next;                 /* in an acceptor's list: the next fd, or -1 */
+    int32_t accept_next;                  /* in an acceptor's list: the next fd, or -1 */
     uint64_t unread_bytes;
-    int32_t end;                         /* the stream's: 0 none yet, 1 its end, else -errno */
+    int32_t end;                          /* the stream's: 1 its end, else -errno */
 };
 _Static_assert(sizeof(struct rv_fd) == 128, "a slot is two cache lines");
 
@@ -113,7 +118,14 @@ static inline uint32_t rv_fd_gen(uint64_t word)
 }
 
 /* Unlocks, and if this was the last op of a closing fd, closes it. */
-void rv_fd_settle(struct rv_fd *f, uint64_t word);
+void rv_fd_settle_closing(struct rv_fd *f, uint64_t word);
+static inline void rv_fd_settle(struct rv_fd *f, uint64_t word)
+{
+    if (__builtin_expect(word & RV_FD_CLOSING, 0))
+        rv_fd_settle_closing(f, word);
+    else
+        rv_fd_unlock(f, word);
+}
 
 /* The kernel has just handed out this number to us. flags: RV_FD_STREAM or 0. Whatever the slot
  * still holds of an earlier socket, closed behind our back, is cut off. 0; -EMFILE: beyond the

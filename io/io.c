@@ -175,12 +175,9 @@ void rv_io_left(struct rv_io_worker *iw)
     rv_mag_flush(&iw->io->ops, &iw->w->local.op_mag);
 }
 
-struct rv_io_worker *rv_io_in_task(const char *call)
+_Noreturn void rv_io_outside(const char *call)
 {
-    struct rv_worker *w = rv_worker_self();
-    if (__builtin_expect(!w || !w->cur, 0))
-        rv_die("%s was called outside a task: only a task can wait.", call);
-    return rv_io_of(w);
+    rv_die("%s was called outside a task: only a task can wait.", call);
 }
 
 int reeve_close(int fd)

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #include "io/buf.h"
 #include "io/caps.h"
@@ -55,6 +56,10 @@ struct rv_io_driver {
      * twice does no harm. */
     void (*cancel)(struct rv_io_worker *iw, struct rv_op *op);
 
+    /* Sends at once what fits, without waiting, if that is cheaper now than a request: bytes,
+     * -EAGAIN if not or none fit, -errno. NULL: it never is. */
+    ssize_t (*send_now)(struct rv_io_worker *iw, int fd, const void *data, size_t len);
+
     /* The buffer id of the worker's group may be picked again. */
     void (*provide)(struct rv_io_worker *iw, uint32_t id);
 
@@ -76,10 +81,10 @@ extern const struct rv_engine rv_engine_uring;
 /* Plain counters of one worker, relaxed so that reading them is no race. rv_io_counters_add() in
  * io.c lists them too. */
 struct rv_io_counters {
-    RV_ATOMIC(uint64_t) ops, cancels, completions, retries;
+    RV_ATOMIC(uint64_t) ops, cancels, retries;
     RV_ATOMIC(uint64_t) enters, sqes, cqes, overflows, backlogged;
     RV_ATOMIC(uint64_t) arms, starved, capped;  /* streams: armed, parked for want of buffers, ended over their bound */
-    RV_ATOMIC(uint64_t) leases, lease_waits, leases_home; /* lent, waited for, come home from elsewhere */
+    RV_ATOMIC(uint64_t) borrowed, lease_waits, leases_home; /* waits for one to borrow; come home from elsewhere */
     RV_ATOMIC(uint64_t) accepted, accept_pauses; /* by acceptors; EMFILE and ENFILE */
 };
 
@@ -139,7 +144,20 @@ static inline struct rv_io_worker *rv_io_of(struct rv_worker *w)
     return w->io;
 }
 
-/* The worker and the task that call, or the end: `call` cannot be used here. */
-struct rv_io_worker *rv_io_in_task(const char *call);
+/* The worker of the calling task; else the end: `call` cannot be used here. */
+_Noreturn void rv_io_outside(const char *call);
+static inline struct rv_io_worker *rv_io_in_task(const char *call)
+{
+    struct rv_worker *w = rv_worker_self();
+    if (__builtin_expect(!w || !w->cur, 0))
+        rv_io_outside(call);
+    return rv_io_of(w);
+}
+
+/* The same after a wait, when it may be another one. */
+static inline struct rv_io_worker *rv_io_self(void)
+{
+    return rv_io_of(rv_worker_self());
+}
 
 #endif

@@ -145,7 +145,7 @@ int reeve_accept(int fd, reeve_time deadline)
         if (!op)
             return -ENOMEM;
         r = rv_op_run(iw, op, deadline, NULL);
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
         if (r >= 0)
             return adopt(iw, fd, r);
         if (!not_the_listeners_fault(r))
@@ -185,7 +185,7 @@ int reeve_dial(const char *addr, reeve_time deadline)
     }
     if (r >= 0)
         return fd;
-    rv_fd_close(rv_io_of(rv_worker_self()), fd, gen);
+    rv_fd_close(rv_io_self(), fd, gen);
     return r;
 }
 
@@ -261,7 +261,7 @@ void rv_acceptor_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res
     a->token = 0;
     rv_lock_release(&a->lock); /* (1) */
     if (stop)
-        rv_op_cancel(iw->io->sched, iw->w, rv_op_id(iw->io, op));
+        rv_op_cancel(iw->io->sched, iw->w, rv_op_id(NULL, op));
     if (last)
         rv_op_release(iw, op);
     if (token)
@@ -283,7 +283,7 @@ static int accept_again(struct rv_io_worker *iw, struct rv_acceptor *a, uint32_t
         return r;
     }
     op->ctx = a;
-    a->op = rv_op_id(iw->io, op);
+    a->op = rv_op_id(NULL, op);
     *ret_op = op;
     return 0;
 }
@@ -325,7 +325,7 @@ int rv_acceptor_take(struct rv_acceptor *a, uint32_t room, reeve_time deadline)
     int64_t until = rv_deadline(t, deadline);
     int r = rv_wait_check(s, t);
     while (r >= 0) {
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
         rv_lock_acquire(&a->lock);
         int fd = unlist(a);
         int error = a->error;
@@ -361,7 +361,7 @@ void rv_acceptor_stop(struct rv_acceptor *a)
     while ((op = await_end(iw, a)) != 0) {
         rv_op_cancel(s, iw->w, op);
         rv_wait_park(iw->w, t, RV_NEVER);
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
     }
     if (!masked)
         rv_wait_mask(t, false);

@@ -33,35 +33,35 @@
 #include "mem/die.h"
 #include "sched/wait.h"
 
-#define INDEX_BITS 28
-#define KIND_MASK 15u
+#define INDEX_SHIFT 4
+#define STREAM_GEN_SHIFT 52
+_Static_assert(RV_FDS_MAX <= 1u << (STREAM_GEN_SHIFT - 32), "an fd has its place in a stream's id");
 #define RETRIES_MAX 8 /* of EAGAIN, which a queue that was full for a moment answers */
 #define NUDGE_PASSES 2
 
-uint64_t rv_op_id(struct rv_io *io, const struct rv_op *op)
-{
-    uint64_t index = (uint64_t)(((const unsigned char *)op - io->ops.base) / sizeof *op);
-    return (uint64_t)rv_load_relaxed(&op->gen) << 32 | index << 4 | op->kind;
-}
-
 struct rv_op *rv_op_of(struct rv_io *io, uint64_t id)
 {
-    return rv_slab_at(&io->ops, (uint32_t)id >> 4);
+    return rv_slab_at(&io->ops, (uint32_t)id >> INDEX_SHIFT);
 }
 
 struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd)
 {
     struct rv_io *io = iw->io;
     uint32_t index = rv_slab_take(&io->ops, &iw->w->local.op_mag);
-    if (index == RV_NIL)
+    if (__builtin_expect(index == RV_NIL, 0))
         return NULL;
     struct rv_op *op = rv_slab_at(&io->ops, index);
     RV_ASSERT(rv_load_relaxed(&op->state) == RV_OPS_FREE);
-    if (rv_load_relaxed(&op->gen) == 0)
-        rv_store_relaxed(&op->gen, 1U);
+    uint64_t gen = rv_load_relaxed(&op->gen);
+    if (__builtin_expect(gen == 0, 0))
+        rv_store_relaxed(&op->gen, (uint32_t)(gen = 1));
+    uint64_t low = (uint64_t)index << INDEX_SHIFT | kind;
+    if (kind == RV_OPK_STREAM)
+        op->id = gen << STREAM_GEN_SHIFT | (uint64_t)fd << 32 | low;
+    else
+        op->id = gen << 32 | low;
     op->addr = NULL;
     op->off = 0;
-    op->token = 0;
     rv_store_relaxed(&op->iw, iw);
     op->fd = fd;
     op->len = 0;
@@ -69,7 +69,6 @@ struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_
     op->code = (uint8_t)code;
     op->kind = (uint8_t)kind;
     op->retries = 0;
-    op->driver_bits = 0;
     rv_store_relaxed(&op->state, (uint8_t)RV_OPS_IDLE);
     return op;
 }
@@ -81,9 +80,7 @@ void rv_op_release(struct rv_io_worker *iw, struct rv_op *op)
     uint32_t gen = rv_load_relaxed(&op->gen) + 1;
     rv_store_relaxed(&op->state, (uint8_t)RV_OPS_FREE);
     rv_store_relaxed(&op->gen, gen ? gen : 1);
-    struct rv_io *io = iw->io;
-    uint32_t index = (uint32_t)(((unsigned char *)op - io->ops.base) / sizeof *op);
-    rv_slab_give(&io->ops, &iw->w->local.op_mag, index);
+    rv_slab_give(&iw->io->ops, &iw->w->local.op_mag, (uint32_t)op->id >> INDEX_SHIFT);
 }
 
 void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op)
@@ -138,20 +135,35 @@ static void complete_nudge(struct rv_io_worker *iw, struct rv_op *op)
     rv_wait_fire(iw->io->sched, iw->w, token, RV_TIMED_OUT, UINT32_MAX);
 }
 
+/* The fd in a stream's id. */
+static struct rv_fd *stream_slot(uint64_t id)
+{
+    return &rv_fd_table[(id >> 32) & ((1u << (STREAM_GEN_SHIFT - 32)) - 1)];
+}
+
+static _Noreturn void complain(uint64_t id, int32_t res)
+{
+    rv_die("a completion (%#llx, result %d) came for an operation that is not in flight.",
+           (unsigned long long)id, res);
+}
+
 void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t cflags)
 {
     struct rv_op *op = rv_op_of(iw->io, id);
+    enum rv_op_kind kind = rv_op_kind(id);
+    uint32_t piece = RV_OPF_MORE | RV_OPF_BUFFER;
+    if (kind == RV_OPK_STREAM && (cflags & piece) == piece && res > 0 &&
+        rv_stream_piece(iw, stream_slot(id), op, res, cflags))
+        return;
     uint8_t state = rv_load_relaxed(&op->state);
     bool flying = state == RV_OPS_QUEUED || state == RV_OPS_CANCELLING;
-    if (__builtin_expect(!flying || rv_op_id(iw->io, op) != id || rv_load_relaxed(&op->iw) != iw, 0))
-        rv_die("a completion (%#llx, result %d) came for an operation that is not in flight.",
-               (unsigned long long)id, res);
-    rv_count(&iw->n.completions, 1);
+    if (__builtin_expect(!flying || op->id != id || rv_load_relaxed(&op->iw) != iw, 0))
+        complain(id, res);
     if (!(cflags & RV_OPF_MORE)) {
         rv_store_relaxed(&op->state, (uint8_t)RV_OPS_DONE);
         iw->inflight--;
     }
-    switch (op->kind) {
+    switch (kind) {
     case RV_OPK_TASK:
         RV_MUST(!(cflags & RV_OPF_MORE));
         complete_task(iw, op, state, res, cflags);
@@ -166,13 +178,55 @@ void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t 
         rv_acceptor_complete(iw, op, res, cflags);
         break;
     default:
-        rv_die("operation %#llx is of no kind.", (unsigned long long)id);
+        complain(id, res);
+    }
+}
+
+/* ---- prefetching ----------------------------------------------------------------------------- */
+
+/* A waiting task's frames, where its reader is, lie around it: some lines below, saved by the
+ * switch, and some above, which it returns through. */
+enum { LINES_BELOW = 3, LINES_ABOVE = 2 };
+
+static void prefetch_task(const struct rv_sched *s, uint64_t token)
+{
+    const unsigned char *t = s->tasks.base + (token >> 32) * sizeof(struct rv_task);
+    __builtin_prefetch(t, 1);
+    __builtin_prefetch(t + RV_CACHE_LINE, 1);
+}
+
+static void prefetch_reader(const struct rv_sched *s, struct rv_fd *f)
+{
+    const unsigned char *r = (const unsigned char *)rv_load_relaxed(&f->reader);
+    if (!r)
+        return;
+    for (int line = -LINES_BELOW; line <= LINES_ABOVE; line++)
+        __builtin_prefetch(r + line * RV_CACHE_LINE, 1);
+    prefetch_task(s, rv_load_relaxed(&f->token));
+}
+
+/* Two rounds, so that the misses of each overlap: what the ids name, then what that names. */
+void rv_op_prefetch(struct rv_io_worker *iw, const uint64_t *ids, size_t stride, unsigned n)
+{
+    const struct rv_sched *s = iw->io->sched;
+    const char *at = (const char *)ids, *end = at + n * stride;
+    for (const char *p = at; p < end; p += stride) {
+        uint64_t id = *(const uint64_t *)p;
+        bool stream = rv_op_kind(id) == RV_OPK_STREAM;
+        __builtin_prefetch(stream ? (void *)stream_slot(id) : rv_op_of(iw->io, id), 1);
+    }
+    for (const char *p = at; p < end; p += stride) {
+        uint64_t id = *(const uint64_t *)p;
+        if (rv_op_kind(id) == RV_OPK_STREAM)
+            prefetch_reader(s, stream_slot(id));
+        else if (rv_op_kind(id) == RV_OPK_TASK)
+            prefetch_task(s, rv_op_of(iw->io, id)->token);
     }
 }
 
 /* ---- cancellation ---------------------------------------------------------------------------- */
 
-static void cancel_here(struct rv_io_worker *iw, struct rv_op *op)
+void rv_op_cancel_here(struct rv_io_worker *iw, struct rv_op *op)
 {
     if (rv_load_relaxed(&op->state) != RV_OPS_QUEUED)
         return;
@@ -190,7 +244,7 @@ void rv_op_cancel(struct rv_sched *s, struct rv_worker *self, uint64_t id)
         return;
     struct rv_io_worker *iw = rv_load_relaxed(&op->iw);
     if (self && iw == self->io) {
-        cancel_here(iw, op);
+        rv_op_cancel_here(iw, op);
         return;
     }
     uint32_t asked = rv_load_relaxed(&op->cancel);
@@ -207,7 +261,7 @@ void rv_op_message(struct rv_io_worker *iw, struct rv_op *op)
     uint32_t gen = rv_xchg_acq_rel(&op->cancel, 0U); /* pairs with rv_op_cancel() */
     struct rv_io *io = iw->io;
     uint64_t index = (uint64_t)(((unsigned char *)op - io->ops.base) / sizeof *op);
-    rv_op_cancel(io->sched, iw->w, (uint64_t)gen << 32 | index << 4); /* (3) */
+    rv_op_cancel(io->sched, iw->w, (uint64_t)gen << 32 | index << INDEX_SHIFT); /* (3) */
 }
 
 /* ---- an op and a task that waits for it ------------------------------------------------------ */
@@ -231,12 +285,12 @@ int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
         rv_op_release(iw, op);
         return r;
     }
-    op->token = rv_wait_arm(s, t, rv_op_id(iw->io, op));
+    op->token = rv_wait_arm(s, t, rv_op_id(NULL, op));
     rv_op_queue(iw, op);
     rv_wait_park(iw->w, t, rv_deadline(t, deadline));
     r = rv_op_result(s, op, rv_fd_leave(f, op));
     if (ret_lease && r > 0)
         *ret_lease = op->addr;
-    rv_op_release(rv_io_of(rv_worker_self()), op);
+    rv_op_release(rv_io_self(), op);
     return r;
 }

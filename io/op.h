@@ -9,14 +9,16 @@
  *
  *     63            32 31                 4 3     0
  *     | generation     | index in the slab | kind  |
+ *     | gen 12 | fd 20 | index in the slab | kind  |    of STREAM: data finds its fd without the op
  *
- * The generation grows at each release, and a fresh one is never 0, so an id is never 0 and never
- * names two uses of one op.
+ * The generation grows at each release, and a fresh one is never 0, so an id is never 0 and does
+ * not name two uses of one op (of a stream: not within 4096 uses).
  */
 #ifndef RV_IO_OP_H
 #define RV_IO_OP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "mem/rv_atomic.h"
@@ -64,33 +66,32 @@ enum rv_op_flag {
 enum rv_op_state { RV_OPS_FREE, RV_OPS_IDLE, RV_OPS_QUEUED, RV_OPS_CANCELLING, RV_OPS_DONE };
 
 struct rv_op {
-    /* The request and its result: all that a completion touches. */
+    /* The request and its result: all that a message on its way out touches. */
     void *addr;                 /* RECV_PICK, when it has completed: the lease */
     uint64_t off;
     uint64_t token;             /* TASK, NUDGE: the wait that the last completion fires */
     RV_ATOMIC(struct rv_io_worker *) iw; /* whose it is: only there it is queued and cancelled */
-    RV_ATOMIC(uint32_t) gen;
+    uint64_t id;
+    RV_ATOMIC(uint32_t) gen;    /* the id's generation, for those who must not read the id */
     int32_t fd;
     uint32_t len;
     uint32_t msg_flags;         /* MSG_* of sockets, RWF_* of the others */
     int32_t res;
-    uint32_t spare0;
-    uint32_t fd_gen;            /* generation of the fd's slot when it was entered */
     uint8_t code, kind;
     RV_ATOMIC(uint8_t) state;   /* enum rv_op_state */
-    uint8_t retries;            /* how often it was queued again after EINTR or EAGAIN */
+    uint8_t retries;            /* how often it was queued again after EAGAIN */
 
     /* Where it is listed, and how others reach it. */
     struct rv_op *next, *prev;  /* in its fd's list; STREAM: in its worker's list of starved ones */
-    struct rv_fd *slot;         /* STREAM: its fd */
+    struct rv_op *driver_next;  /* the driver's */
     void *ctx;                  /* ACCEPTOR: whose */
     struct rv_msg msg;          /* carries requests to its worker */
     RV_ATOMIC(uint32_t) cancel; /* generation to cancel; not 0: msg is on its way, see op.c */
+    uint32_t fd_gen;            /* generation of the fd's slot when it was entered */
     uint8_t stream_state;       /* io/stream.c */
     uint8_t stream_wants;       /* under the slot's lock; not 0: msg is on its way */
-    uint8_t driver_bits;        /* the driver's; 0 when the op is taken */
-    uint8_t spare;
-    struct rv_op *driver_next;  /* the driver's */
+    uint8_t driver_bits;        /* the driver's, from one use of the op to the next */
+    uint8_t spare[5];
 };
 _Static_assert(sizeof(struct rv_op) == 128, "an op is two cache lines");
 
@@ -101,7 +102,16 @@ enum { RV_IO_MSG_CANCEL = 16, RV_IO_MSG_STREAM, RV_IO_MSG_LEASE };
 struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd);
 
 /* Its id: what to give to rv_wait_arm() and to the kernel. */
-uint64_t rv_op_id(struct rv_io *io, const struct rv_op *op);
+static inline uint64_t rv_op_id(const struct rv_io *io, const struct rv_op *op)
+{
+    (void)io;
+    return op->id;
+}
+
+static inline enum rv_op_kind rv_op_kind(uint64_t id)
+{
+    return (enum rv_op_kind)(id & 15);
+}
 
 /* The op that the id names, which may have moved on to another generation. */
 struct rv_op *rv_op_of(struct rv_io *io, uint64_t id);
@@ -126,6 +136,14 @@ void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t 
 
 /* struct rv_engine's cancel, for all engines: any thread, any id, however stale. */
 void rv_op_cancel(struct rv_sched *s, struct rv_worker *self, uint64_t id);
+
+/* The same on the op's own worker, for an op that is certainly the caller's. */
+void rv_op_cancel_here(struct rv_io_worker *iw, struct rv_op *op);
+
+/* Asks for the memory that completing these n ids will touch, before the first is completed: after
+ * a round over many connections little of it is in a near cache. Each id lies `stride` bytes behind
+ * the one before. */
+void rv_op_prefetch(struct rv_io_worker *iw, const uint64_t *ids, size_t stride, unsigned n);
 
 /* The cancellation asked for from elsewhere has arrived. */
 void rv_op_message(struct rv_io_worker *iw, struct rv_op *op);

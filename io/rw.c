@@ -13,6 +13,9 @@
  *     WRITER  -> WRITER, another's  [end_turn]     first come, first served
  *     WRITER  -> free             [end_turn]
  *
+ * What would be the only request of its submission is not made one: send(2) without waiting, then
+ * the ring for what is left. At one connection that halves the entries into the ring.
+ *
  * (1) Who has the turn is counted in the slot once, with the op that it uses for piece after piece.
  * (2) Who waits for it is in the list `turns`, its frame on its stack, and is not counted. Whoever
  *     takes it out, under the slot's lock, has set its result.
@@ -60,10 +63,10 @@ static ssize_t read_block(struct rv_io_worker *iw, enum rv_op_code code, int fd,
     int r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));
     if (r < 0)
         return r;
-    iw = rv_io_of(rv_worker_self());
+    iw = rv_io_self();
     ssize_t n = read_once(iw, code, fd, deadline, l->pub.data, l->pub.cap);
     if (n <= 0) {
-        rv_lease_return(rv_io_of(rv_worker_self()), l);
+        rv_lease_return(rv_io_self(), l);
         return n;
     }
     l->pub.len = (size_t)n;
@@ -83,7 +86,7 @@ static ssize_t read_lease(struct rv_io_worker *iw, int fd, reeve_time deadline,
     struct rv_lease *l = NULL;
     int n = rv_op_run(iw, op, deadline, &l);
     if (n == -ENOBUFS)
-        return read_block(rv_io_of(rv_worker_self()), RV_OP_RECV, fd, deadline, ret_lease);
+        return read_block(rv_io_self(), RV_OP_RECV, fd, deadline, ret_lease);
     if (n > 0) {
         l->pub.opaque[1] = RV_LEASE_OUT;
         *ret_lease = l;
@@ -148,18 +151,19 @@ struct rv_turn {
     int result;           /* 0: waits; 1: its turn; -errno */
 };
 
-static void queue_turn(struct rv_fd *f, struct rv_turn *me)
+static uint64_t queue_turn(struct rv_fd *f, uint64_t word, struct rv_turn *me)
 {
-    if (f->turns) {
+    if (word & RV_FD_TURNS) {
         me->next = f->turns->next;
         f->turns->next = me;
     } else {
         me->next = me;
     }
     f->turns = me;
+    return word | RV_FD_TURNS;
 }
 
-static void unqueue_turn(struct rv_fd *f, struct rv_turn *me)
+static uint64_t unqueue_turn(struct rv_fd *f, uint64_t word, struct rv_turn *me)
 {
     struct rv_turn *before = f->turns;
     while (before->next != me)
@@ -167,22 +171,25 @@ static void unqueue_turn(struct rv_fd *f, struct rv_turn *me)
     before->next = me->next;
     if (f->turns == me)
         f->turns = before == me ? NULL : before;
+    return f->turns ? word : word & ~(uint64_t)RV_FD_TURNS;
 }
 
-static void fire_turn(struct rv_io_worker *iw, struct rv_turn *turn, int result)
+/* The first in the queue, told that it is his turn, or why it will never be. */
+static uint64_t end_wait(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int result)
 {
-    struct rv_sched *s = turn->sched;
-    turn->result = result;
-    rv_wait_fire(s, iw && iw->w->sched == s ? iw->w : NULL, turn->token, RV_WOKEN, UINT32_MAX);
+    struct rv_turn *first = f->turns->next;
+    struct rv_sched *s = first->sched;
+    word = unqueue_turn(f, word, first);
+    first->result = result;
+    rv_wait_fire(s, iw && iw->w->sched == s ? iw->w : NULL, first->token, RV_WOKEN, UINT32_MAX);
+    return word;
 }
 
-void rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, int error)
+uint64_t rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int error)
 {
-    while (f->turns) {
-        struct rv_turn *first = f->turns->next;
-        unqueue_turn(f, first);
-        fire_turn(iw, first, error);
-    }
+    while (word & RV_FD_TURNS)
+        word = end_wait(iw, f, word, error);
+    return word;
 }
 
 /* Waits for the turn, with the slot locked; unlocks. 0: it is ours. */
@@ -190,13 +197,12 @@ static int await_turn(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, i
 {
     struct rv_turn me = {.sched = iw->io->sched};
     me.token = rv_wait_arm(me.sched, iw->w->cur, 0);
-    queue_turn(f, &me);
-    rv_fd_unlock(f, word);
+    rv_fd_unlock(f, queue_turn(f, word, &me));
     int why = rv_wait_park(iw->w, iw->w->cur, until);
     word = rv_fd_lock(f);
     int result = me.result;
     if (result == 0)
-        unqueue_turn(f, &me);
+        word = unqueue_turn(f, word, &me);
     rv_fd_unlock(f, word);
     if (result == 0)
         return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED; /* (3) */
@@ -204,32 +210,47 @@ static int await_turn(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, i
 }
 
 /* Lets the next writer go on. Whether a close cut in. */
-static bool end_turn(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *op, uint32_t gen)
+static bool end_turn(struct rv_io_worker *iw, struct rv_fd *f, uint32_t gen)
 {
-    if (!f)
-        return false;
     uint64_t word = rv_fd_lock(f);
-    if (rv_fd_gen(word) != gen) {
+    if (__builtin_expect(rv_fd_gen(word) != gen, 0)) {
         rv_fd_unlock(f, word);
         return true;
     }
-    if (op)
-        rv_fd_unlink(f, op);
-    if (f->turns) {
-        struct rv_turn *first = f->turns->next;
-        unqueue_turn(f, first);
-        fire_turn(iw, first, 1);
-        rv_fd_unlock(f, word);
+    f->sending = NULL;
+    if (__builtin_expect(word & RV_FD_TURNS, 0)) {
+        rv_fd_unlock(f, end_wait(iw, f, word, 1));
         return false;
     }
     rv_fd_settle(f, (word & ~(uint64_t)RV_FD_WRITER) - RV_FD_COUNT_ONE);
     return word & RV_FD_CLOSING;
 }
 
-/* Chooses the request that fits the fd. */
-static void choose(const struct rv_io_worker *iw, bool ours, struct rv_op *op)
+/* The slot is locked, and closing or somebody else's to write to. Waits, and leaves it locked again
+ * with *word to unlock it; or unlocks it and says why. */
+static int queue_for_turn(struct rv_io_worker *iw, struct rv_fd *f, int64_t until, uint64_t *word)
 {
-    if (ours || iw->driver->socket_type(op->fd) >= 0) {
+    uint32_t gen = rv_fd_gen(*word);
+    if (*word & RV_FD_CLOSING) {
+        rv_fd_unlock(f, *word);
+        return -EBADF;
+    }
+    int r = await_turn(iw, f, *word, until);
+    if (r < 0)
+        return r;
+    *word = rv_fd_lock(f);
+    if (rv_fd_gen(*word) == gen && !(*word & RV_FD_CLOSING))
+        return 0;
+    rv_fd_unlock(f, *word);
+    end_turn(rv_io_self(), f, gen);
+    return -ECANCELED;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void plan_write(const struct rv_io_worker *iw, bool socket, struct rv_op *op)
+{
+    if (socket) {
         op->code = RV_OP_SEND;
         op->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
     } else {
@@ -238,58 +259,6 @@ static void choose(const struct rv_io_worker *iw, bool ours, struct rv_op *op)
         op->msg_flags = iw->io->caps.rwf_nosignal ? RV_RWF_NOSIGNAL : 0;
     }
 }
-
-/* Gets the turn, and leaves the slot locked, with *ret_word to unlock it. */
-static int take_turn(struct rv_io_worker *iw, struct rv_fd *f, int64_t until, uint64_t *ret_word)
-{
-    uint64_t word = rv_fd_lock(f);
-    uint32_t gen = rv_fd_gen(word);
-    rv_fd_check(f, word);
-    if (word & RV_FD_CLOSING) {
-        rv_fd_unlock(f, word);
-        return -EBADF;
-    }
-    if (!(word & RV_FD_WRITER)) {
-        *ret_word = (word | RV_FD_WRITER) + RV_FD_COUNT_ONE;
-        return 0;
-    }
-    int r = await_turn(iw, f, word, until);
-    if (r < 0)
-        return r;
-    word = rv_fd_lock(f);
-    *ret_word = word;
-    if (rv_fd_gen(word) == gen && !(word & RV_FD_CLOSING))
-        return 0;
-    rv_fd_unlock(f, word);
-    end_turn(rv_io_of(rv_worker_self()), f, NULL, gen);
-    return -ECANCELED;
-}
-
-/* Gets the turn, and an op for it, in the slot's list. 0 or -errno. The worker may have changed. */
-static int begin_turn(struct rv_io_worker *iw, int fd, int64_t until, struct rv_op **ret_op)
-{
-    struct rv_fd *f = rv_fd_slot(fd);
-    uint64_t word = 0;
-    int r = f ? take_turn(iw, f, until, &word) : 0;
-    if (r < 0)
-        return r;
-    iw = rv_io_of(rv_worker_self());
-    struct rv_op *op = rv_op_take(iw, RV_OPK_TASK, RV_OP_SEND, fd);
-    if (op && f)
-        rv_fd_link(f, op);
-    if (f)
-        rv_fd_unlock(f, word);
-    if (!op) {
-        end_turn(iw, f, NULL, rv_fd_gen(word));
-        return -ENOMEM;
-    }
-    op->fd_gen = rv_fd_gen(word);
-    choose(iw, word & RV_FD_OURS, op);
-    *ret_op = op;
-    return 0;
-}
-
-/* ---- writing --------------------------------------------------------------------------------- */
 
 /* Sends what is left, piece after piece. What the last piece came to: > 0 means that all is out. */
 static int send_pieces(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *op, int64_t until,
@@ -300,37 +269,71 @@ static int send_pieces(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *o
     for (;;) {
         op->addr = (void *)(uintptr_t)data;
         op->len = len < PIECE_MAX ? (uint32_t)len : PIECE_MAX;
-        op->token = rv_wait_arm(s, t, rv_op_id(iw->io, op));
+        op->token = rv_wait_arm(s, t, rv_op_id(NULL, op));
         rv_op_queue(iw, op);
         rv_wait_park(iw->w, t, until);
-        if (op->res <= 0 || (size_t)op->res == len)
+        if (__builtin_expect(op->res <= 0 || (size_t)op->res == len, 1))
             return op->res;
         data += op->res;
         len -= (size_t)op->res;
-        int r = rv_wait_check(s, t);
-        if (r < 0 || (f && rv_load_relaxed(&f->word) & RV_FD_CLOSING))
+        if (rv_wait_check(s, t) < 0 || rv_load_relaxed(&f->word) & RV_FD_CLOSING)
             return -ECANCELED;
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
         rv_store_relaxed(&op->iw, iw); /* a cancellation that goes astray asks its way: op.c (3) */
     }
+}
+
+/* For an fd beyond the table: without turns. */
+static ssize_t send_untracked(struct rv_io_worker *iw, int fd, int64_t until,
+                              const unsigned char *data, size_t len)
+{
+    for (size_t at = 0; at < len;) {
+        struct rv_op *op = rv_op_take(iw, RV_OPK_TASK, RV_OP_SEND, fd);
+        if (!op)
+            return -ENOMEM;
+        plan_write(iw, iw->driver->socket_type(fd) >= 0, op);
+        op->addr = (void *)(uintptr_t)(data + at);
+        op->len = len - at < PIECE_MAX ? (uint32_t)(len - at) : PIECE_MAX;
+        int n = rv_op_run(iw, op, until, NULL);
+        if (n <= 0)
+            return n < 0 ? n : -EIO;
+        at += (size_t)n;
+        iw = rv_io_self();
+    }
+    return (ssize_t)len;
 }
 
 static ssize_t send_all(struct rv_io_worker *iw, int fd, reeve_time deadline, const void *data,
                         size_t len)
 {
-    struct rv_sched *s = iw->io->sched;
     struct rv_fd *f = rv_fd_slot(fd);
     int64_t until = rv_deadline(iw->w->cur, deadline);
-    struct rv_op *op;
-    int r = begin_turn(iw, fd, until, &op);
-    if (r < 0)
-        return r;
-    r = send_pieces(rv_io_of(rv_worker_self()), f, op, until, data, len);
-    iw = rv_io_of(rv_worker_self());
+    if (__builtin_expect(!f, 0))
+        return send_untracked(iw, fd, until, data, len);
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (__builtin_expect(word & (RV_FD_CLOSING | RV_FD_WRITER), 0)) {
+        int e = queue_for_turn(iw, f, until, &word);
+        if (e < 0)
+            return e;
+        iw = rv_io_self();
+    } else {
+        word = (word | RV_FD_WRITER) + RV_FD_COUNT_ONE;
+    }
+    struct rv_op *op = f->sending = rv_op_take(iw, RV_OPK_TASK, RV_OP_SEND, fd);
+    uint32_t gen = rv_fd_gen(word);
+    rv_fd_unlock(f, word);
+    if (__builtin_expect(!op, 0)) {
+        end_turn(iw, f, gen);
+        return -ENOMEM;
+    }
+    plan_write(iw, word & RV_FD_OURS || iw->driver->socket_type(fd) >= 0, op);
+    int r = send_pieces(iw, f, op, until, data, len);
+    iw = rv_io_self();
     op->res = r;
-    bool closed = end_turn(iw, f, op, op->fd_gen);
-    if (r <= 0)
-        r = r == 0 && !closed ? -EIO : rv_op_result(s, op, closed); /* 0 of something: no progress */
+    bool closed = end_turn(iw, f, gen);
+    if (__builtin_expect(r <= 0, 0)) /* 0 of something is no progress, and no reason */
+        r = r == 0 && !closed ? -EIO : rv_op_result(iw->io->sched, op, closed);
     rv_op_release(iw, op);
     return r < 0 ? r : (ssize_t)len;
 }
@@ -356,7 +359,7 @@ ssize_t reeve_buf_send(int fd, struct reeve_buf *buf, reeve_time deadline)
         n = -EBADF;
     if (n == 0 && buf->len > 0) {
         n = send_all(iw, fd, deadline, buf->data, buf->len);
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
     }
     rv_lease_return(iw, l);
     return n;

@@ -9,7 +9,7 @@
 
 struct rv_io_worker;
 
-/* Ends the wait of everybody who queues to send; under the slot's lock. */
-void rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, int error);
+/* Ends the wait of everybody who queues to send; under the slot's lock. The new word. */
+uint64_t rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int error);
 
 #endif

@@ -382,7 +382,7 @@ static void sum_up(struct rv_sim *sim)
 static void draw_manners(struct rv_sim *sim, struct rv_sched_opts *so)
 {
     static const int32_t picks[] = { 1, 2, 3, 8, 61 };
-    static const uint32_t every[] = { 1, 2, 7, 61 };
+    static const uint32_t every[] = { 2, 3, 7, 61 };
     static const int64_t latency[] = { 0, 1000, 50000, 1000000, 50000000 };
     static const int64_t creep[] = { 0, 0, 100, 20000 };
     static const uint32_t rates[] = { 0, 0, 256, 900 };
@@ -409,10 +409,13 @@ static int make_sched(struct rv_sim *sim)
     if (stack_class < 0)
         return stack_class;
     draw_manners(sim, &so);
-    sim->sched = rv_alloc_aligned(sizeof *sim->sched, RV_CACHE_LINE);
-    if (!sim->sched)
-        return -ENOMEM;
-    memset(sim->sched, 0, sizeof *sim->sched);
+    sim->sched = o->sched;
+    if (!sim->sched) {
+        sim->sched = rv_alloc_aligned(sizeof *sim->sched, RV_CACHE_LINE);
+        if (!sim->sched)
+            return -ENOMEM;
+        memset(sim->sched, 0, sizeof *sim->sched);
+    }
     int r = rv_sched_init(sim->sched, &so);
     sim->sched->random = true;
     return r;
@@ -446,7 +449,8 @@ static void take_down(struct rv_sim *sim)
     rv_io_destroy(sim->io);
     if (sim->sched)
         rv_sched_finish(sim->sched);
-    rv_free(sim->sched);
+    if (sim->sched != sim->opts.sched)
+        rv_free(sim->sched);
     rv_sim_net_finish(sim);
     rv_unmap(sim->ops, sim->ops_bytes);
     rv_free(sim->workers);
@@ -496,6 +500,8 @@ int rv_sim_run(const struct rv_sim_opts *opts, struct rv_sim_result *ret)
     sum_up(sim);
     if (r == 0)
         count_leaks(sim, tasks_before);
+    else
+        rv_sim_tell(sim);
     *ret = sim->result;
     if (r == 0)
         take_down(sim);

@@ -98,6 +98,9 @@ struct rv_sim_opts {
     size_t stack_bytes;   /* what a task may use, 0: 64 KiB */
     unsigned fds_max;     /* 0: 256 */
     int64_t limit_ns;     /* virtual time that a run may take, 0: a day */
+    /* Zeroed, cache-aligned memory for the scheduler, which is the beginning of something larger; for
+     * tests of what expects it to be a runtime's. NULL: the simulation has its own. */
+    struct rv_sched *sched;
     struct rv_sim_faults faults;
     enum rv_sim_canary canary;
     unsigned canary_every; /* 0: 50 */
@@ -106,6 +109,8 @@ struct rv_sim_opts {
     void (*foreign)(void *arg);
     /* Sees every event. It must not call reeve. */
     void (*trace)(void *ctx, const struct rv_sim_event *event);
+    /* Hears, sentence by sentence, how things stand when a run gets stuck. */
+    void (*tell)(void *ctx, const char *sentence);
     void *trace_ctx;
 };
 

@@ -14,8 +14,9 @@
  * (2) A try either has an effect and says so, or has none: bytes are taken out of a socket only
  *     into a completion.
  * (3) The completions of one op keep their order in the cq; others may overtake them.
- * (4) After so many faults in a row an op is left alone, since its caller gives up at some point.
+ * (4) After so many faults an op of a task is left alone, since its caller gives up at some point.
  */
+#include <reeve/time.h>
 #include <errno.h>
 
 #include "io/sim_world.h"
@@ -23,9 +24,10 @@
 #include "mem/die.h"
 #include "sched/worker.h"
 
-#define FAULTS_IN_A_ROW 4
-#define CONNECT_TRIES 200
-#define SYN_AGAIN_NS INT64_C(1000000)
+#define FAULTS_MAX 4
+#define CONNECT_TRIES 40
+#define SYN_AGAIN_NS (1 * REEVE_MS)
+#define SYN_DOUBLED_MAX 10
 
 static uint32_t index_of(const struct rv_sim_op *k)
 {
@@ -58,8 +60,8 @@ static void append(struct rv_sim_worker *sw, struct rv_sim_cqe cqe)
 static void post(struct rv_sim_op *k, int32_t res, uint32_t flags)
 {
     struct rv_sim_cqe cqe = { k->id, res, flags };
-    if (res >= 0)
-        k->op->driver_bits = 0;
+    if (flags & RV_OPF_MORE || k->op->kind != RV_OPK_TASK)
+        k->faults = 0;
     rv_sim_record(RV_SIM_POST, k->sw->w->index, index_of(k), (int64_t)flags << 32 | (uint32_t)res);
     if (rv_sim_canary_now(RV_SIM_DROP_COMPLETION))
         return;
@@ -112,12 +114,34 @@ void rv_sim_ready(struct rv_sim_file *f)
 /* -error in so many of 1024 cases, else 0. */
 static int32_t fault(struct rv_sim_op *k, uint16_t rate, int error)
 {
-    if (k->op->driver_bits >= FAULTS_IN_A_ROW || !rv_sim_chance(rate))
+    if (k->faults >= FAULTS_MAX || !rv_sim_chance(rate))
         return 0;
-    k->op->driver_bits++;
+    k->faults++;
     rv_sim_world->result.seen.faults++;
     rv_sim_record(RV_SIM_FAULT, k->sw->w->index, index_of(k), error);
     return -error;
+}
+
+static uint32_t some_of(uint32_t len)
+{
+    bool shorter = len > 1 && rv_sim_chance(rv_sim_world->opts.faults.shorter);
+    return shorter ? 1 + rv_sim_draw(len) : len;
+}
+
+ssize_t rv_sim_send_now(int fd, const void *data, size_t len)
+{
+    const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    struct rv_sim_file *f = rv_sim_file_of(fd);
+    if (!f)
+        return -EBADF;
+    if (rv_sim_chance(512))
+        return -EAGAIN;
+    if (rv_sim_chance(rate->nobufs))
+        return -ENOBUFS;
+    if (rv_sim_chance(rate->pipe))
+        rv_sim_break(f, EPIPE);
+    int32_t r = rv_sim_send(f, data, some_of(len < UINT32_MAX ? (uint32_t)len : UINT32_MAX));
+    return r == RV_SIM_WAIT ? -EAGAIN : r;
 }
 
 /* What may happen to any call; 0: nothing. */
@@ -131,17 +155,13 @@ static int32_t any_fault(struct rv_sim_op *k)
 }
 
 /* The connection may break under it, which is then what it finds. */
-static void break_sometimes(struct rv_sim_op *k)
+static void break_sometimes(struct rv_sim_op *k, bool send)
 {
     const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
     if (fault(k, rate->reset, ECONNRESET) != 0)
         rv_sim_break(k->file, ECONNRESET);
-}
-
-static uint32_t some_of(uint32_t len)
-{
-    bool shorter = len > 1 && rv_sim_chance(rv_sim_world->opts.faults.shorter);
-    return shorter ? 1 + rv_sim_draw(len) : len;
+    else if (send && fault(k, rate->pipe, EPIPE) != 0)
+        rv_sim_break(k->file, EPIPE);
 }
 
 static void try_accept(struct rv_sim_op *k)
@@ -173,8 +193,9 @@ static void try_connect(struct rv_sim_op *k)
     int32_t r = fault(k, rate->refuse, errors[rv_sim_draw(4)]);
     if (r == 0)
         r = rv_sim_connect(k->file, k->op->addr, (socklen_t)k->op->off);
-    if (r == RV_SIM_WAIT && ++k->tries < CONNECT_TRIES) {
-        arm(k, SYN_AGAIN_NS + rv_sim_delay());
+    uint32_t doubled = k->tries < SYN_DOUBLED_MAX ? k->tries : SYN_DOUBLED_MAX;
+    if (r == RV_SIM_WAIT && (++k->tries < CONNECT_TRIES || rate->refuse == 0)) {
+        arm(k, (SYN_AGAIN_NS << doubled) + rv_sim_delay()); /* no room there: asked again */
         return;
     }
     finish(k, r == RV_SIM_WAIT ? -ETIMEDOUT : r, 0);
@@ -194,7 +215,7 @@ static void try_transfer(struct rv_sim_op *k, bool send)
             r = fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
         if (r == 0) {
             uint32_t n = some_of(op->len - (uint32_t)k->moved);
-            break_sometimes(k);
+            break_sometimes(k, send);
             r = send ? rv_sim_send(k->file, mem + k->moved, n)
                      : rv_sim_recv(k->file, mem + k->moved, n);
         }
@@ -234,7 +255,7 @@ static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
     if (sw->provided_n == 0)
         return RV_SIM_WAIT;
     uint32_t id = sw->provided[sw->provided_first];
-    break_sometimes(k);
+    break_sometimes(k, false);
     r = rv_sim_recv(k->file, g->base + (size_t)id * g->bytes, some_of((uint32_t)g->bytes));
     if (r <= 0)
         return r;
@@ -360,11 +381,11 @@ void rv_sim_submit(struct rv_sim_worker *sw, bool all)
 {
     uint32_t n = all || sw->sq_n == 0 ? sw->sq_n : 1 + rv_sim_draw(sw->sq_n);
     for (; n > 0; n--) {
-        struct rv_op *op = sw->sq_first;
-        sw->sq_first = op->driver_next;
+        struct rv_sim_op *k = sw->sq_first;
+        sw->sq_first = k->next;
         if (!sw->sq_first)
             sw->sq_last = NULL;
         sw->sq_n--;
-        begin(rv_sim_op_of(op));
+        begin(k);
     }
 }

@@ -6,6 +6,7 @@
  *     engine_sim.c   what a worker sees of it: the two tables
  *     sim_op.c       what becomes of an op once it is the kernel's
  *     sim_net.c      sockets
+ *     sim_heap.c     what is due; sim_tell.c: how things stand when it got stuck
  *
  * A worker's thread is a context of its own, on a stack of its own, that runs rv_worker_run() just
  * as a real one would. It gives up its turn where a real thread would enter the kernel: in reap and
@@ -100,10 +101,11 @@ struct rv_sim_op {
     uint64_t id;
     struct rv_sim_worker *sw;
     struct rv_sim_file *file;
-    struct rv_sim_op *next, *prev; /* at that file */
+    struct rv_sim_op *next, *prev; /* at that file; before that, in the queue */
     uint64_t moved;                /* bytes, so far */
     uint32_t tries;
     uint8_t state;                 /* enum rv_sim_op_state */
+    uint8_t faults;                /* that it had, also in earlier rounds of the same op */
     bool tried, armed, cancel;
 };
 
@@ -123,7 +125,7 @@ struct rv_sim_worker {
     int64_t until;                 /* of its park */
     uint64_t frozen;               /* no turn before this one: its thread has no CPU */
     bool parked, woken, ended;
-    struct rv_op *sq_first, *sq_last; /* queued, in order */
+    struct rv_sim_op *sq_first, *sq_last; /* queued, in order */
     uint32_t sq_n;
     struct rv_sim_cqe *cq;
     uint32_t cq_n, cq_cap;
@@ -192,6 +194,9 @@ bool rv_sim_canary_now(enum rv_sim_canary which);
 int rv_sim_heap_push(struct rv_sim_heap *h, const struct rv_sim_due *due);
 struct rv_sim_due rv_sim_heap_pop(struct rv_sim_heap *h);
 
+/* sim_tell.c: how things stand, to opts.tell. */
+void rv_sim_tell(struct rv_sim *sim);
+
 /* ---- sim_op.c -------------------------------------------------------------------------------- */
 
 struct rv_sim_op *rv_sim_op_of(const struct rv_op *op);
@@ -201,6 +206,8 @@ void rv_sim_submit(struct rv_sim_worker *sw, bool all);
 void rv_sim_op_due(const struct rv_sim_due *due);
 /* The op ends now, one way or the other; it was tried. */
 void rv_sim_op_cancel(struct rv_sim_op *k);
+/* send(2) that does not wait: bytes, or -errno. */
+ssize_t rv_sim_send_now(int fd, const void *data, size_t len);
 /* Ops that wait at the file may get on. */
 void rv_sim_ready(struct rv_sim_file *f);
 

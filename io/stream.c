@@ -16,7 +16,7 @@
  *     IDLE     -> FLYING    [arm]                      nobody has to ask again: RV_FD_ARMED
  *     IDLE     -> STARVED   [arm]                      too few buffers
  *     STARVED  -> FLYING    [rv_stream_feed]
- *     FLYING   -> ENDING    [push, rv_stream_stop]     cancelled, the last completion is awaited
+ *     FLYING   -> ENDING    [rv_stream_stop]           cancelled, the last completion is awaited
  *     FLYING, ENDING -> IDLE, STARVED, FLYING          [landed]
  *     IDLE, STARVED  -> gone [rv_stream_stop]          FLYING, ENDING -> gone [landed]
  *     ... -> GONE -> gone   [retire, rv_stream_message] while a message for it is under way
@@ -90,10 +90,10 @@ static bool well_filled(const struct rv_io *io, const struct rv_fd *f)
 
 struct rv_reader rv_stream_detach(struct rv_fd *f, struct rv_lease *lease, int end)
 {
-    struct rv_reader none = {0}, *r = f->reader;
+    struct rv_reader none = {0}, *r = rv_load_relaxed(&f->reader);
     if (!r)
         return none;
-    f->reader = NULL;
+    rv_store_relaxed(&f->reader, NULL);
     r->lease = lease;
     r->end = end;
     return *r;
@@ -180,7 +180,7 @@ void rv_stream_feed(struct rv_io_worker *iw)
 /* Takes the op out of its slot, locked, and the lock off. */
 static void retire(struct rv_io_worker *iw, struct rv_op *op, uint64_t word)
 {
-    struct rv_fd *f = op->slot;
+    struct rv_fd *f = rv_fd_slot(op->fd);
     bool awaited = op->stream_wants != 0; /* (5) */
     rv_store_relaxed(&iw->streams, rv_load_relaxed(&iw->streams) - 1);
     op->stream_state = GONE;
@@ -200,14 +200,14 @@ void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op)
     switch (op->stream_state) {
     case FLYING:
         op->stream_state = ENDING;
-        rv_op_cancel(iw->io->sched, iw->w, rv_op_id(iw->io, op));
+        rv_op_cancel_here(iw, op);
         break;
     case STARVED:
         unstarve(iw, op);
-        retire(iw, op, rv_fd_lock(op->slot));
+        retire(iw, op, rv_fd_lock(rv_fd_slot(op->fd)));
         break;
     case IDLE:
-        retire(iw, op, rv_fd_lock(op->slot));
+        retire(iw, op, rv_fd_lock(rv_fd_slot(op->fd)));
         break;
     default: /* its last completion, or its message, will see to it */
         break;
@@ -216,7 +216,7 @@ void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op)
 
 void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op)
 {
-    struct rv_fd *f = op->slot;
+    struct rv_fd *f = rv_fd_slot(op->fd);
     uint64_t word = rv_fd_lock(f);
     unsigned wants = op->stream_wants;
     op->stream_wants = 0;
@@ -240,33 +240,46 @@ static bool greedy(const struct rv_io_worker *iw, const struct rv_fd *f)
            (f->unread_bufs > io->stream_bufs_max || f->unread_bytes > io->stream_bytes_max);
 }
 
-/* A piece of data goes to the reader that waits, or behind what is unread. */
-static void push(struct rv_io_worker *iw, struct rv_op *op, struct rv_lease *l)
+/* A piece of data goes to the reader that waits, or behind what is unread. The slot is locked, and
+ * unlocked. */
+static void push(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, struct rv_lease *l)
 {
-    struct rv_fd *f = op->slot;
-    uint64_t word = rv_fd_lock(f);
-    if (rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING) { /* (4) */
-        rv_fd_unlock(f, word);
-        rv_lease_return(iw, l);
-        rv_stream_stop(iw, op);
-        return;
-    }
-    if (f->reader) {
+    struct rv_reader *waiting = rv_load_relaxed(&f->reader);
+    if (waiting) {
         RV_ASSERT(!f->first);
-        if (l->pub.len > f->reader->room)
+        if (l->pub.len > waiting->room)
             word = (word | RV_FD_READER) + RV_FD_COUNT_ONE;
         struct rv_reader r = rv_stream_detach(f, l, 0);
         rv_fd_unlock(f, word);
         rv_stream_wake(iw, &r);
         return;
     }
+    struct rv_op *op = f->stream;
     append(f, l);
-    bool stop = greedy(iw, f) && op->stream_state == FLYING;
+    bool stop = greedy(iw, f);
     rv_fd_unlock(f, word);
-    if (stop) {
+    if (stop && op->stream_state == FLYING) {
         rv_count(&iw->n.capped, 1);
         rv_stream_stop(iw, op);
     }
+}
+
+/* Whether the op is its fd's stream still, and may deliver: (4). */
+static bool delivers(const struct rv_fd *f, uint64_t word, const struct rv_op *op)
+{
+    return f->stream == op && !(word & RV_FD_CLOSING);
+}
+
+bool rv_stream_piece(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *op, int32_t res,
+                     uint32_t cflags)
+{
+    uint64_t word = rv_fd_lock(f);
+    if (__builtin_expect(!delivers(f, word, op), 0)) {
+        rv_fd_unlock(f, word);
+        return false;
+    }
+    push(iw, f, word, rv_lease_picked(iw, cflags, res));
+    return true;
 }
 
 /* Whether the recv may be made again after it ended so. */
@@ -278,7 +291,7 @@ static bool passing(int32_t res)
 /* The stream has come to its end: all data is in the slot, and the end is behind it. */
 static void finish(struct rv_io_worker *iw, struct rv_op *op, uint64_t word, int32_t res)
 {
-    struct rv_fd *f = op->slot;
+    struct rv_fd *f = rv_fd_slot(op->fd);
     f->end = res == 0 ? 1 : res;
     struct rv_reader r = rv_stream_detach(f, NULL, f->end);
     retire(iw, op, word | RV_FD_ENDED);
@@ -288,7 +301,7 @@ static void finish(struct rv_io_worker *iw, struct rv_op *op, uint64_t word, int
 /* The last completion of this flight. */
 static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
 {
-    struct rv_fd *f = op->slot;
+    struct rv_fd *f = rv_fd_slot(op->fd);
     uint64_t word = rv_fd_lock(f);
     op->stream_state = IDLE;
     if (rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING) {
@@ -303,7 +316,7 @@ static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
         retire(iw, op, word);
         return;
     }
-    bool pause = !f->reader && well_filled(iw->io, f);
+    bool pause = !rv_load_relaxed(&f->reader) && well_filled(iw->io, f);
     rv_fd_unlock(f, pause ? word & ~(uint64_t)RV_FD_ARMED : word); /* (1) */
     if (!pause && res == -ENOBUFS)
         starve(iw, op);
@@ -315,12 +328,13 @@ static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
 
 void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, uint32_t cflags)
 {
-    if (cflags & RV_OPF_BUFFER) {
-        struct rv_lease *l = rv_lease_picked(iw, cflags, res);
-        if (res > 0)
-            push(iw, op, l);
-        else
-            rv_lease_return(iw, l);
+    struct rv_fd *f = rv_fd_slot(op->fd);
+    bool data = cflags & RV_OPF_BUFFER && res > 0;
+    if (!data || !rv_stream_piece(iw, f, op, res, cflags)) {
+        if (cflags & RV_OPF_BUFFER)
+            rv_lease_return(iw, rv_lease_picked(iw, cflags, res));
+        if (data) /* for nobody */
+            rv_stream_stop(iw, op);
     }
     if (!(cflags & RV_OPF_MORE))
         landed(iw, op, res);
@@ -341,7 +355,6 @@ static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
         op = rv_op_take(iw, RV_OPK_STREAM, RV_OP_RECV_MULTI, rv_fd_number(f));
         if (!op)
             return -ENOMEM;
-        op->slot = f;
         op->fd_gen = rv_fd_gen(*word);
         op->stream_state = IDLE;
         op->stream_wants = 0;
@@ -370,15 +383,22 @@ static void perform(struct rv_io_worker *iw, const struct request *q)
     }
 }
 
-/* After something was read: a stream that had stopped because nobody read goes on. */
-static void unlock_and_resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
+static void resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
 {
     struct request q = {0};
-    bool idle = !(word & (RV_FD_ARMED | RV_FD_ENDED | RV_FD_CLOSING));
-    if (idle && !well_filled(iw->io, f))
-        request_arm(iw, f, &word, &q); /* the stream exists: it cannot fail */
-    rv_fd_settle(f, word);
+    if (!well_filled(iw->io, f))
+        request_arm(iw, f, &word, &q); /* if it fails, the next read that waits does it */
+    rv_fd_unlock(f, word);
     perform(iw, &q);
+}
+
+/* After something was read: a stream that had stopped because nobody read goes on. */
+static inline void unlock_and_resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
+{
+    if (__builtin_expect(word & (RV_FD_ARMED | RV_FD_ENDED | RV_FD_CLOSING), 1))
+        rv_fd_settle(f, word);
+    else
+        resume(iw, f, word);
 }
 
 /* -errno: why this task may not read now; 0: it may. */
@@ -386,7 +406,7 @@ static int may_read(const struct rv_fd *f, uint64_t word)
 {
     if (word & RV_FD_CLOSING)
         return -EBADF;
-    return f->reader || word & RV_FD_READER ? -EBUSY : 0;
+    return rv_load_relaxed(&f->reader) || word & RV_FD_READER ? -EBUSY : 0;
 }
 
 /* A deadline that has passed still means "what is there": one pass of the engine, then the wait is
@@ -401,10 +421,11 @@ static int park_once(struct rv_io_worker *iw, struct rv_task *t, uint64_t token)
     return rv_wait_park(iw->w, t, RV_NEVER);
 }
 
-static int64_t read_until(const struct rv_fd *f, const struct rv_worker *w, reeve_time deadline)
+static int64_t read_until(const struct rv_fd *f, uint64_t word, const struct rv_worker *w,
+                          reeve_time deadline)
 {
     int64_t until = rv_deadline(w->cur, deadline);
-    if (deadline != 0 || f->idle_ns == 0)
+    if (deadline != 0 || !(word & RV_FD_IDLE))
         return until;
     int64_t idle = w->now + f->idle_ns;
     return idle < until ? idle : until;
@@ -429,18 +450,20 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
         rv_fd_unlock(f, word);
         return e == 1 ? 0 : e;
     }
-    int64_t until = read_until(f, w, deadline);
+    int64_t until = read_until(f, word, w, deadline);
     r->sched = w->sched;
     r->token = rv_wait_arm(w->sched, t, 0);
-    f->reader = r;
+    rv_store_relaxed(&f->reader, r);
+    rv_store_relaxed(&f->token, r->token);
     rv_fd_unlock(f, word);
-    perform(iw, &q);
+    if (__builtin_expect(q.here || q.there, 0))
+        perform(iw, &q);
     int why = until <= w->now ? park_once(iw, t, r->token) : rv_wait_park(w, t, until);
     if (why != RV_WOKEN) {
         word = rv_fd_lock(f);
-        bool waiting = f->reader == r; /* else the result came first, and counts */
+        bool waiting = rv_load_relaxed(&f->reader) == r; /* else the result came first, and counts */
         if (waiting)
-            f->reader = NULL;
+            rv_store_relaxed(&f->reader, NULL);
         rv_fd_unlock(f, word);
         if (waiting)
             return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED;
@@ -526,7 +549,7 @@ ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
         e = await(iw, f, word, deadline, &r);
         if (e <= 0)
             return e;
-        iw = rv_io_of(rv_worker_self());
+        iw = rv_io_self();
     }
     struct reeve_buf *piece = &r.lease->pub;
     if (piece->len <= len) {

@@ -23,7 +23,7 @@ struct rv_task;
  * has filled in what became of the wait. */
 struct rv_reader {
     struct rv_sched *sched;
-    uint64_t token;
+    uint64_t token;          /* also in the slot */
     size_t room;             /* a lease with more in it comes with RV_FD_READER set: what is left goes back */
     struct rv_lease *lease;  /* handed over */
     int end;                 /* no lease: 1 the stream's end, or -errno */
@@ -41,6 +41,11 @@ ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
 
 /* Completions of a STREAM op, on its home worker. */
 void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, uint32_t cflags);
+
+/* The frequent one, a piece of data with more to come, without a look at the op. False: the stream
+ * is not the fd's any more, and nothing was done. */
+bool rv_stream_piece(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *op, int32_t res,
+                     uint32_t cflags);
 
 /* Requests from elsewhere have arrived. */
 void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op);

@@ -97,9 +97,10 @@ static void pin(int cpu)
                            &set); /* a CPU taken away meanwhile: then anywhere */
 }
 
-/* Makes the calling thread the worker's until the runtime stops. */
-static int drive(struct reeve *rt, struct rv_thread *th)
+/* Makes the calling thread the worker's. 0 or -errno; then it is nobody's. */
+static int attach(struct rv_thread *th)
 {
+    struct reeve *rt = th->rt;
     struct rv_worker *w = rt->sched.workers[th->worker];
     rv_worker_bind(w);
     int r = rt->sched.engine->attach(w);
@@ -107,12 +108,19 @@ static int drive(struct reeve *rt, struct rv_thread *th)
     th->attached = r < 0 ? r : 1;
     pthread_cond_broadcast(&rt->changed);
     pthread_mutex_unlock(&rt->lock);
-    if (r == 0) {
-        rv_worker_run(w);
-        rt->sched.engine->detach(w);
-    }
-    rv_worker_unbind(w);
+    if (r < 0)
+        rv_worker_unbind(w);
     return r;
+}
+
+/* Works until the runtime stops, and lets the thread go. */
+static void drive(struct rv_thread *th)
+{
+    struct rv_sched *s = &th->rt->sched;
+    struct rv_worker *w = s->workers[th->worker];
+    rv_worker_run(w);
+    s->engine->detach(w);
+    rv_worker_unbind(w);
 }
 
 static void *thread_main(void *arg)
@@ -120,7 +128,8 @@ static void *thread_main(void *arg)
     struct rv_thread *th = arg;
     pthread_setname_np(pthread_self(), th->name);
     pin(th->cpu);
-    drive(th->rt, th);
+    if (attach(th) == 0)
+        drive(th);
     return NULL;
 }
 
@@ -230,6 +239,33 @@ static int run_root(void *arg)
     return 0;
 }
 
+/* No stack was to be had for it. */
+static void skip_root(void *arg)
+{
+    struct root *root = arg;
+    root->rt->root_result = -ENOMEM;
+    rv_runtime_close(root->rt);
+}
+
+/* Runs the root task in a runtime whose other workers have started, and ends it. Nothing is posted
+ * before all workers are there: what fails until then, fails before the root has run. */
+static int run_as_worker_0(struct reeve *rt, struct root *root)
+{
+    struct rv_thread *th = &rt->threads[0];
+    int r = attach(th);
+    bool attached = r == 0;
+    if (attached)
+        r = rv_sched_post(&rt->sched, &(struct reeve_spawn){ .fn = run_root,
+                                                             .arg = root,
+                                                             .skipped = skip_root });
+    if (r < 0)
+        rv_sched_close(&rt->sched);
+    if (attached)
+        drive(th);
+    rv_runtime_join(rt);
+    return r < 0 ? r : rt->root_result;
+}
+
 int reeve_run_with(const struct reeve_opts *opts)
 {
     if (opts == NULL || opts->fn == NULL)
@@ -248,16 +284,8 @@ int reeve_run_with(const struct reeve_opts *opts)
     rt->borrowed = true;
     r = rv_runtime_start(rt, &config, 1);
     if (r == 0) {
-        struct root root = { rt, opts->fn, opts->arg };
         pin(rt->threads[0].cpu);
-        r = rv_sched_post(&rt->sched, &(struct reeve_spawn){ .fn = run_root, .arg = &root });
-        if (r < 0)
-            rv_sched_close(&rt->sched);
-        int attached = drive(rt, &rt->threads[0]);
-        if (attached < 0)
-            rv_sched_close(&rt->sched); /* the others drop what was posted */
-        rv_runtime_join(rt);
-        r = r < 0 ? r : attached < 0 ? attached : rt->root_result;
+        r = run_as_worker_0(rt, &(struct root){ rt, opts->fn, opts->arg });
     }
     if (repin)
         pthread_setaffinity_np(pthread_self(), sizeof was, &was);
@@ -324,7 +352,20 @@ static int keep(void *arg)
     }
 }
 
-/* Tells the keeper of a new deadline; the first to ask makes it. */
+/* There is no stack for a keeper: better to cancel too early than never. */
+static void skip_keeper(void *arg)
+{
+    struct reeve *rt = arg;
+    pthread_mutex_lock(&rt->lock);
+    bool due = rt->cancel_at != 0;
+    rt->keeping = false;
+    pthread_mutex_unlock(&rt->lock);
+    if (due)
+        rv_runtime_cancel(rt);
+}
+
+/* Tells the keeper of a new deadline; the first to ask makes it. 0, or -EAGAIN: it could not, and
+ * nothing has begun. */
 static int ask_keeper(struct reeve *rt, reeve_time until)
 {
     pthread_mutex_lock(&rt->lock);
@@ -337,9 +378,18 @@ static int ask_keeper(struct reeve *rt, reeve_time until)
     pthread_mutex_unlock(&rt->lock);
     if (keeper)
         rv_wait_fire(&rt->sched, rv_worker_self(), keeper, RV_WOKEN, UINT32_MAX);
-    return make ? rv_sched_keep(&rt->sched,
-                                &(struct reeve_spawn){ .fn = keep, .arg = rt, .name = "keeper" })
-                : 0;
+    if (!make)
+        return 0;
+    int r = rv_sched_keep(&rt->sched, &(struct reeve_spawn){ .fn = keep,
+                                                             .arg = rt,
+                                                             .skipped = skip_keeper,
+                                                             .name = "keeper" });
+    if (r < 0) {
+        pthread_mutex_lock(&rt->lock);
+        rt->keeping = false; /* the next call tries again */
+        pthread_mutex_unlock(&rt->lock);
+    }
+    return r;
 }
 
 /* Waits until the work is done; false: the time has come before. */

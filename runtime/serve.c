@@ -257,7 +257,9 @@ static int serve(struct rv_server *sv, reeve_time until)
     enlist(sv, rv_task_of(s, child, "reeve_serve"));
     struct rv_task *cur = rv_worker_self()->cur;
     bool masked = false;
-    while (reeve_join(child, &result, until) < 0) {
+    int why = 0; /* that we stopped waiting for it */
+    while ((r = reeve_join(child, &result, until)) < 0) {
+        why = why ? why : r;
         reeve_cancel(child);
         rv_wait_mask(cur, masked = true);
         until = 0;
@@ -265,7 +267,7 @@ static int serve(struct rv_server *sv, reeve_time until)
     delist(sv);
     if (masked)
         rv_wait_mask(cur, false);
-    return result;
+    return why && result == -ECANCELED ? why : result;
 }
 
 /* Waits for the handlers: by themselves until drain_ns has passed, cancelled then. True: all ended

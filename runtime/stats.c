@@ -3,6 +3,9 @@
  * stats.c -- the counters of all workers, added up for whoever asks, and the check whether reeve
  * can run here at all.
  *
+ * (1) What is over is read before what was spawned, so their difference, the tasks that live, is
+ *     never less than what it was when the reading began.
+ *
  * Threads: any, while the workers go on.
  */
 #include "io/caps.h"
@@ -11,7 +14,6 @@
 static void add_worker(struct reeve_stats *st, struct rv_worker *w)
 {
     struct rv_counters *n = &w->n;
-    st->spawned += rv_load_relaxed(&n->spawned);
     st->started += rv_load_relaxed(&n->started);
     st->completed += rv_load_relaxed(&n->completed);
     st->cancelled += rv_load_relaxed(&n->cancelled);
@@ -38,11 +40,15 @@ void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
         add_worker(&st, s->workers[i]);
         rv_io_counters_add(&io, &rt->io->workers[i].n);
     }
-    rv_stack_pool_stats(&s->stacks, &stacks);
+    rv_fence_acquire(); /* (1) */
+    for (uint32_t i = 0; i < s->nworkers; i++)
+        st.spawned += rv_load_relaxed(&s->workers[i]->n.spawned);
     st.spawned += rv_load_relaxed(&s->posted);
+    rv_stack_pool_stats(&s->stacks, &stacks);
     st.wakes_sent += rv_load_relaxed(&s->foreign_wakes);
     st.injected = rv_load_relaxed(&s->injector.total);
-    st.tasks_live = rv_slab_live(&s->tasks);
+    uint64_t over = st.completed + st.skipped;
+    st.tasks_live = st.spawned > over ? st.spawned - over : 0;
     st.stacks_live = stacks.live;
     st.enters = io.enters;
     st.sqes = io.sqes;

@@ -27,7 +27,7 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, CLOCK_EVERY = 8, STALE_MIN = 64 };
+enum { SLOT_RUN_MAX = 3, STALE_MIN = 64 };
 
 static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
 {
@@ -246,9 +246,7 @@ uint32_t rv_random(struct rv_worker *w)
 
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
 {
-    struct rv_sched *s = w->sched;
-    if (w->budget % CLOCK_EVERY == 0 && s->pass_tsc && rv_tsc() - w->pass_tsc > s->pass_tsc)
-        w->budget = 1;
+    rv_look_at_clock(w);
     for (;;) {
         uint64_t e = next_entry(w);
         if (e == 0)

@@ -19,6 +19,14 @@ static inline bool rv_pass_over(struct rv_worker *w)
 {
     return w->budget <= 0 || rv_load_relaxed(&w->resched);
 }
+/* To be called at each pick: looks at the clock at every 8th, and ends the pass after it if the
+ * time is used up. */
+static inline void rv_look_at_clock(struct rv_worker *w)
+{
+    uint64_t limit = w->sched->pass_tsc;
+    if (w->budget % 8 == 0 && limit && rv_tsc() - w->pass_tsc > limit)
+        w->budget = 1;
+}
 /* How far a frame lies below the record of its stack, in lines, as far as eight bits count. */
 static inline uint8_t rv_depth(const struct rv_stack *st, const void *frame)
 {

@@ -34,8 +34,8 @@
 
 void rv_scope_fold(struct rv_task *scope)
 {
-    rv_add_acq_rel(&scope->live, (int64_t)scope->spawned);
-    scope->spawned = 0;
+    rv_add_acq_rel(&scope->live, (int64_t)(RV_SPAWNED_MAX / 2));
+    scope->spawned -= RV_SPAWNED_MAX / 2;
 }
 
 bool rv_scope_close(struct rv_task *scope)
@@ -50,14 +50,10 @@ bool rv_scope_close(struct rv_task *scope)
 /* The last child of a closed group is done: its owner may go on. */
 static void group_empty(struct rv_sched *s, struct rv_worker *w, struct rv_task *g)
 {
-    uint32_t st = rv_load_acquire(&g->st); /* pairs with rv_done_wait() setting JOINER */
-    uint64_t token;
-    do {
-        RV_ASSERT(!(st & RV_ST_DONE));
-        token = st & RV_ST_JOINER ? g->joiner : 0;
-    } while (!rv_cas(&g->st, &st, st | RV_ST_DONE));
-    if (token)
-        rv_wait_fire(s, w, token, RV_WOKEN, UINT32_MAX);
+    uint32_t st = rv_or_acq_rel(&g->st, RV_ST_DONE); /* pairs with rv_done_wait() setting JOINER */
+    RV_ASSERT(!(st & RV_ST_DONE));
+    if (st & RV_ST_JOINER) /* by now its wait may be over, and the token stale */
+        rv_wait_fire(s, w, rv_load_relaxed(&g->joiner), RV_WOKEN, UINT32_MAX);
 }
 
 void rv_scope_leave(struct rv_sched *s, struct rv_worker *w, struct rv_task *scope)
@@ -88,7 +84,9 @@ void rv_scope_wait(int result)
         return;
     if (result < 0)
         rv_cancel(w->sched, w, t, rv_task_gen(t));
-    t->flags |= RV_TF_GROUP; /* its last child wakes it, instead of completing it */
+    /* Its last child wakes it, instead of completing it, and reads that off flags at any time:
+     * from here on nothing is written there, by the wait either. */
+    t->flags = (t->flags | RV_TF_GROUP) & (uint8_t)~RV_TF_TIMED_OUT;
     if (!rv_scope_close(t)) {
         rv_wait_mask(t, true);
         RV_MUST(rv_done_wait(w, t, RV_NEVER) == 0);
@@ -194,7 +192,7 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
     g->parent = owner ? rv_task_index(s, owner) : RV_NIL;
     rv_store_relaxed(&g->st, (uint32_t)(RV_ST_CLAIMED | RV_ST_HANDLE));
     if (owner) {
-        owner->spawned++;
+        rv_scope_enter(owner, owner);
         rv_scope_link(s, g);
     }
     return g;

@@ -59,8 +59,9 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
 /* Frees a scope whose last child is done. */
 void rv_scope_free(struct rv_sched *s, struct rv_worker *w, struct rv_task *scope,
                    struct rv_task *owner);
-/* `spawned` is folded into live before it can overflow. */
-#define RV_SPAWNED_MAX (1u << 28)
+/* `spawned` is folded into live before it can overflow: half of it, since children that are alive,
+ * fewer than that, may yet be taken back from it. */
+#define RV_SPAWNED_MAX (1u << 30)
 void rv_scope_fold(struct rv_task *scope);
 
 /* Counts a child in; cur: the running task, NULL outside any. */
@@ -68,7 +69,7 @@ static inline void rv_scope_enter(struct rv_task *scope, struct rv_task *cur)
 {
     if (scope != cur)
         rv_add_acq_rel(&scope->live, 1);
-    else if (__builtin_expect(++scope->spawned == RV_SPAWNED_MAX, 0))
+    else if (__builtin_expect(++scope->spawned >= RV_SPAWNED_MAX, 0))
         rv_scope_fold(scope);
 }
 
@@ -101,6 +102,7 @@ void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen);
 void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen);
 
 _Noreturn void rv_die_outside(const char *call);
+_Noreturn void rv_die_two_joiners(void);
 /* The worker of the running task; aborts with a sentence naming the call outside a task. */
 static inline struct rv_worker *rv_in_task(const char *call)
 {

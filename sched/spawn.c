@@ -39,6 +39,11 @@ void rv_die_outside(const char *call)
            call);
 }
 
+void rv_die_two_joiners(void)
+{
+    rv_die("two tasks wait for the same task or group: a handle has one joiner.");
+}
+
 struct rv_task *rv_task_of(struct rv_sched *s, const reeve_task *handle, const char *call)
 {
     uintptr_t h = (uintptr_t)handle;
@@ -46,7 +51,8 @@ struct rv_task *rv_task_of(struct rv_sched *s, const reeve_task *handle, const c
     if (idx >= s->tasks.cap)
         rv_die("%s was given something that is no task handle.", call);
     struct rv_task *t = rv_task_at(s, idx);
-    if (rv_task_gen(t) != (uint32_t)(h >> 32))
+    /* Joined before, it may not be free yet: an entry or a canceller still refers to it. */
+    if (rv_task_gen(t) != (uint32_t)(h >> 32) || !(rv_load_relaxed(&t->st) & RV_ST_HANDLE))
         rv_die(
             "%s was given the handle of a task that was joined before, or whose scope has ended.",
             call);
@@ -73,6 +79,14 @@ static int group_of(struct rv_worker *w, reeve_group *group, struct rv_task **re
     return 0;
 }
 
+/* Ends an empty group of the running task. */
+static void drop_group(struct rv_worker *w, reeve_group *group, struct rv_task *g)
+{
+    rv_scope_free(w->sched, w, g, w->cur);
+    w->cur->groups--;
+    group->opaque = 0;
+}
+
 static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_spawn *how)
 {
     struct rv_sched *s = w->sched;
@@ -80,12 +94,16 @@ static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_
     if (r < 0)
         return r;
     struct rv_task *scope = w->cur;
+    bool first = how->group && how->group->opaque == 0;
     if (how->group && (r = group_of(w, how->group, &scope)) < 0)
         return r;
     struct rv_task *t;
     r = rv_task_make(s, w, scope, how, ret_task != NULL, &t);
-    if (r < 0)
+    if (r < 0) {
+        if (first) /* nothing was spawned into it: there is nothing to wait for */
+            drop_group(w, how->group, scope);
         return r;
+    }
     if (ret_task)
         *ret_task = rv_handle_of(s, t);
     rv_count(&w->n.spawned, 1);
@@ -102,9 +120,9 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     struct rv_task *t = rv_task_take(s, w);
     if (__builtin_expect(t == NULL, 0))
         return NULL;
-    t->start.fn = how->fn;
-    t->start.arg = how->arg;
-    t->start.skipped = how->skipped;
+    rv_store_relaxed(&t->start.fn, how->fn);
+    rv_store_release(&t->start.arg, how->arg);
+    rv_store_release(&t->start.skipped, how->skipped);
     t->deadline = cur->deadline;
     t->name = how->name;
     t->cls = cur->cls;
@@ -181,15 +199,24 @@ static inline bool claim_for_join(struct rv_worker *w, struct rv_task *t)
     return claimed;
 }
 
+/* A claimed task is about to run on the stack of the running one. */
+static inline void begin_inline(struct rv_worker *w, struct rv_task *t)
+{
+    if (w->cur->pin)
+        t->pin = w->cur->pin; /* one unit: pinned if any is */
+    rv_look_at_clock(w);
+    if (w->injector_in > 1) /* the next pick from a queue serves it if this one would have */
+        w->injector_in--;
+    w->budget--;
+    rv_count(&w->n.inline_runs, 1);
+}
+
 /* Runs a claimed child on the joiner's stack. True: done, and counted out of its scope. */
 static inline bool run_inline(struct rv_worker **pw, struct rv_task *t)
 {
     struct rv_worker *w = *pw;
     struct rv_task *cur = w->cur;
-    if (cur->pin)
-        t->pin = cur->pin; /* one unit: pinned if any is */
-    w->budget--;
-    rv_count(&w->n.inline_runs, 1);
+    begin_inline(w, t);
     bool done = rv_task_run(pw, t, true);
     w = *pw;
     w->cur = cur;
@@ -226,11 +253,11 @@ int rv_done_wait(struct rv_worker *w, struct rv_task *t, int64_t until)
         int r = rv_wait_check(s, cur);
         if (r < 0)
             return r;
-        t->joiner = rv_wait_arm(s, cur, 0);
+        rv_store_relaxed(&t->joiner, rv_wait_arm(s, cur, 0));
         uint32_t old =
             rv_or_acq_rel(&t->st, RV_ST_JOINER); /* publishes joiner; pairs with task_done() */
         if (old & RV_ST_JOINER)
-            rv_die("two tasks wait for the same task or group: a handle has one joiner.");
+            rv_die_two_joiners();
         int why = RV_WOKEN;
         if (old & RV_ST_DONE)
             rv_wait_disarm(cur);
@@ -246,14 +273,8 @@ int rv_done_wait(struct rv_worker *w, struct rv_task *t, int64_t until)
     return 0;
 }
 
-int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
+static inline int join(struct rv_worker *w, struct rv_task *t, int *ret_result, int64_t until)
 {
-    struct rv_worker *w = rv_in_task("reeve_join");
-    struct rv_sched *s = w->sched;
-    struct rv_task *t = rv_task_of(s, handle, "reeve_join");
-    int64_t until = rv_deadline(w->cur, deadline);
-    if (t == w->cur)
-        rv_die("reeve_join was called by a task on itself, which would wait for ever.");
     for (;;) {
         uint32_t st = rv_load_acquire(&t->st);
         if (st & RV_ST_DONE)
@@ -278,12 +299,30 @@ int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
     return r < 0 ? r : collect(rv_worker_self(), t, ret_result);
 }
 
+int reeve_join(reeve_task *handle, int *ret_result, reeve_time deadline)
+{
+    struct rv_worker *w = rv_in_task("reeve_join");
+    struct rv_sched *s = w->sched;
+    struct rv_task *t = rv_task_of(s, handle, "reeve_join");
+    struct rv_task *cur = w->cur, *scope = rv_task_at(s, t->parent);
+    int64_t until = rv_deadline(cur, deadline);
+    if (t == cur)
+        rv_die("reeve_join was called by a task on itself, which would wait for ever.");
+    if (scope == cur)
+        return join(w, t, ret_result, until);
+    /* The scope may end when the task is done, and would free what we came for: be counted in. */
+    rv_add_acq_rel(&scope->live, 1);
+    int r = join(w, t, ret_result, until);
+    rv_scope_leave(s, rv_worker_self(), scope);
+    return r;
+}
+
 void reeve_cancel(reeve_task *handle)
 {
     struct rv_worker *w = rv_in_task("reeve_cancel");
     uintptr_t h = (uintptr_t)handle;
     uint32_t idx = (uint32_t)h - 1;
-    if (idx >= w->sched->tasks.cap)
+    if (idx >= w->sched->tasks.cap || h >> 32 == 0)
         rv_die("reeve_cancel was given something that is no task handle.");
     rv_cancel(w->sched, w, rv_task_at(w->sched, idx), (uint32_t)(h >> 32));
 }
@@ -304,7 +343,7 @@ static void run_member(struct rv_worker **pw, struct rv_task *t, uint64_t entry)
     /* Its joiner may come at any time, from anywhere: it ends as if it ran on a stack of its own.
      * */
     struct rv_task *cur = (*pw)->cur;
-    (*pw)->budget--;
+    begin_inline(*pw, t);
     rv_task_run(pw, t, false);
     (*pw)->cur = cur;
 }
@@ -317,20 +356,22 @@ static struct rv_worker *run_members(struct rv_worker *w, struct rv_task *g, int
     uint32_t group = rv_task_index(s, g);
     for (;;) {
         rv_pop_claimed(w);
-        uint64_t entry = rv_deque_peek(&w->deque);
+        uint64_t entry = rv_deque_pop(&w->deque);
         if (entry == 0)
             return w;
+        /* Only an entry that nobody else can take stays what it is while we look at it. */
         struct rv_task *t = rv_task_at(s, rv_entry_index(entry));
-        if (t->parent != group || !may_inline(w, t, until))
-            return w;
-        if (rv_pass_over(w)) {
-            rv_yield(w);
-            w = rv_worker_self();
+        bool ours = t->parent == group && may_inline(w, t, until);
+        if (ours && !rv_pass_over(w)) {
+            run_member(&w, t, entry);
             continue;
         }
-        if (rv_deque_pop(&w->deque) != entry)
+        RV_MUST(rv_deque_push(&w->deque, entry)); /* it was in there before */
+        rv_notify(w);
+        if (!ours)
             return w;
-        run_member(&w, t, entry);
+        rv_yield(w);
+        w = rv_worker_self();
     }
 }
 
@@ -370,9 +411,7 @@ int reeve_group_wait(reeve_group *group, reeve_time deadline)
     }
     if (r == 0)
         r = g->result;
-    rv_scope_free(s, w, g, cur);
-    cur->groups--;
-    group->opaque = 0;
+    drop_group(w, group, g);
     return r;
 }
 

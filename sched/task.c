@@ -77,7 +77,7 @@ static int copy_argument(struct rv_task *t, const struct reeve_spawn *how)
         t->flags |= RV_TF_HEAP_COPY;
     }
     memcpy(to, how->arg, how->copy);
-    t->start.arg = to;
+    rv_store_release(&t->start.arg, to);
     return 0;
 }
 
@@ -98,9 +98,9 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
     struct rv_task *t = rv_task_take(s, w);
     if (t == NULL)
         return -EAGAIN;
-    t->start.fn = how->fn;
-    t->start.arg = how->arg;
-    t->start.skipped = how->skipped;
+    rv_store_relaxed(&t->start.fn, how->fn);
+    rv_store_release(&t->start.arg, how->arg);
+    rv_store_release(&t->start.skipped, how->skipped);
     t->flags = 0;
     rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     if (how->copy) {
@@ -130,22 +130,20 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
 /* Sets DONE and wakes the joiner, or frees. From here on the descriptor is no longer ours. */
 static void task_done(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
-    uint32_t st = rv_load_acquire(&t->st); /* pairs with rv_done_wait() setting JOINER */
-    uint64_t token;
-    do {
-        RV_ASSERT(!(st & RV_ST_DONE));
-        token = st & RV_ST_JOINER ? t->joiner : 0;
-    } while (!rv_cas(&t->st, &st, st | RV_ST_DONE));
+    uint32_t st = rv_or_acq_rel(&t->st, RV_ST_DONE); /* pairs with rv_done_wait() setting JOINER */
+    RV_ASSERT(!(st & RV_ST_DONE));
     if (!(st & REFS))
         rv_task_free(s, w, t);
-    else if (token)
-        rv_wait_fire(s, w, token, RV_WOKEN, UINT32_MAX);
+    else if (st & RV_ST_JOINER) /* by now its wait may be over, and the token stale */
+        rv_wait_fire(s, w, rv_load_relaxed(&t->joiner), RV_WOKEN, UINT32_MAX);
 }
 
 /* A task that its joiner ran is done: the joiner, right below, counts it out and frees it. */
 static void complete_inline(struct rv_sched *s, struct rv_task *t)
 {
     uint32_t st = rv_load_relaxed(&t->st);
+    if (__builtin_expect(st & RV_ST_JOINER, 0))
+        rv_die_two_joiners();
     if (rv_linked(t) && !(st & RV_ST_HANDLE))
         rv_scope_unlink(s, t);
     if (rv_was_linked(t) || st & RV_ST_QUEUED)
@@ -174,6 +172,8 @@ static struct rv_task *complete(struct rv_sched *s, struct rv_worker *w, struct 
 
 struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
+    rv_count(&w->n.completed, 1);
+    drop_copy(t); /* its children may have used it */
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
     rv_store_relaxed(&t->live, RV_SCOPE_OPEN); /* as the next to take it wants it */
@@ -184,6 +184,7 @@ struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct r
 static bool end(struct rv_worker *w, struct rv_task *t, bool inlined)
 {
     struct rv_sched *s = w->sched;
+    drop_copy(t);
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
     rv_store_relaxed(&t->live, RV_SCOPE_OPEN);
@@ -203,10 +204,8 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
         rv_die("a task%s%s ended without waiting for its group: call reeve_group_wait() before "
                "returning.",
                t->name ? " " : "", t->name ? t->name : "");
-    drop_copy(t);
     t->result = r;
     bool childless = t->spawned == 0 && rv_load_relaxed(&t->live) == RV_SCOPE_OPEN;
-    rv_count(&w->n.completed, 1);
     if (r < 0) {
         rv_count(&w->n.failed, 1);
         if (t->flags & RV_TF_GUARDED)
@@ -216,6 +215,7 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
     }
     if (!childless && !rv_scope_close(t))
         return false; /* its last child completes it, anywhere */
+    rv_count(&w->n.completed, 1);
     return end(w, t, inlined);
 }
 
@@ -231,17 +231,21 @@ static int refused(struct rv_worker *w, struct rv_task *t)
 
 bool rv_task_skip(struct rv_worker *w, struct rv_task *t, int reason, bool inlined)
 {
-    void (*skipped)(void *) = t->start.skipped;
-    void *arg = t->start.arg;
+    rv_skipped_fn *skipped = rv_load_relaxed(&t->start.skipped);
+    void *arg = rv_load_relaxed(&t->start.arg);
     struct rv_task *below = w->cur;
     w->cur = NULL; /* outside any task: what waits aborts */
     if (skipped)
         skipped(arg);
     w->cur = below;
     rv_count(&w->n.skipped, 1);
-    rv_count(reason == -ETIMEDOUT ? &w->n.expired : &w->n.cancelled, 1);
-    drop_copy(t);
+    if (reason == -ETIMEDOUT)
+        rv_count(&w->n.expired, 1);
+    else if (reason == -ECANCELED)
+        rv_count(&w->n.cancelled, 1);
     t->result = reason;
+    if (t->flags & RV_TF_GUARDED) /* it did not do what it was spawned for */
+        rv_scope_fail(w->sched, w, rv_task_at(w->sched, t->parent), reason);
     return end(w, t, inlined);
 }
 
@@ -254,11 +258,11 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
         *pw = rv_worker_self();
         return done;
     }
-    reeve_fn *fn = t->start.fn;
-    void *arg = t->start.arg;
+    reeve_fn *fn = rv_load_relaxed(&t->start.fn);
+    void *arg = rv_load_relaxed(&t->start.arg);
     rv_store_relaxed(&t->run.stack, w->on); /* overwrites fn, see (4) */
-    rv_store_relaxed(&t->run.until, RV_NEVER);
-    rv_store_relaxed(&t->run.op, 0);
+    rv_store_release(&t->run.until, RV_NEVER);
+    rv_store_release(&t->run.op, 0);
     w->cur = t;
     rv_count(&w->n.started, 1);
     int r = fn(arg);

@@ -65,12 +65,16 @@ enum {
  * can a child that ends find that it was the last. */
 #define RV_SCOPE_OPEN (INT64_C(1) << 62)
 
+typedef void rv_skipped_fn(void *arg);
+
 struct rv_task {
     union {
-        struct { /* until it is claimed */
-            reeve_fn *fn;
-            void *arg;
-            void (*skipped)(void *arg);
+        /* until it is claimed; atomic because who is late for the last user's wait reads this as
+         * `run`, see look_at_wait() */
+        struct {
+            RV_ATOMIC(reeve_fn *) fn;
+            RV_ATOMIC(void *) arg;
+            RV_ATOMIC(rv_skipped_fn *) skipped;
         } start;
         struct { /* from then on */
             struct rv_stack
@@ -101,8 +105,8 @@ struct rv_task {
     uint16_t groups;           /* explicit groups begun and not yet waited for */
     RV_ATOMIC(uint64_t) ww;    /* the wait word: arm << 4 | RV_WW_*; see wait.c */
     RV_ATOMIC(uint64_t) timer; /* worker << 32 | seq of its live timer-heap entry; 0: none */
-    int64_t armed_at;          /* that entry's time; read and written on that worker only */
-    uint64_t joiner;           /* wait token of who joins; valid while RV_ST_JOINER is set */
+    int64_t armed_at;          /* that entry's time; the task's own */
+    RV_ATOMIC(uint64_t) joiner; /* wait token of who joins; valid while RV_ST_JOINER is set */
 
     unsigned char copy[RV_COPY_INLINE] __attribute__((aligned(16)));
     struct rv_msg msg; /* link in one inbox, injector or work list at a time */

@@ -40,7 +40,9 @@ int reeve_sleep(reeve_time until)
         int r = rv_wait_check(s, t);
         if (__builtin_expect(r < 0, 0))
             return r;
-        return t->deadline && rv_deadline(t, 0) <= rv_worker_self()->now ? -ETIMEDOUT : 0;
+        if (t->deadline == 0)
+            return 0;
+        return rv_deadline(t, 0) <= rv_worker_now(rv_worker_self()) ? -ETIMEDOUT : 0;
     }
     int r = rv_wait_check(s, t);
     if (r < 0)

@@ -23,7 +23,8 @@
  *     final completion fires.
  * (4) A timer entry belongs to the descriptor: "look at its wait at this time". It is valid while
  *     the timer word names its worker and its number, so an entry on another worker's heap is
- *     dropped when it comes up. Only the worker that the word names reads armed_at.
+ *     dropped when it comes up. armed_at is read and written by the task alone: the worker that
+ *     puts an entry off, to where the wait that it finds ends, says so in the word.
  *
  * Threads: arm, disarm, check, park - the running task; fire, kick - anyone; timers - the worker.
  */
@@ -39,6 +40,8 @@
 #define WW_STATE 3u
 #define WW_REASON_SHIFT 2
 #define WW_ARM_SHIFT 4
+/* In the timer word: the entry was put off, so armed_at is not its time any more. */
+#define TIMER_LATER ((uint64_t)1 << 63)
 
 void rv_wait_mask(struct rv_task *t, bool on)
 {
@@ -53,10 +56,11 @@ uint64_t rv_wait_arm(struct rv_sched *s, struct rv_task *t, uint64_t op)
     uint64_t ww = rv_load_relaxed(&t->ww);
     RV_ASSERT((ww & WW_STATE) == RV_WW_IDLE);
     uint64_t arm = (ww >> WW_ARM_SHIFT) + 1;
-    t->flags &= (uint8_t)~RV_TF_TIMED_OUT;
-    rv_store_relaxed(&t->run.op, op);
+    if (t->flags & RV_TF_TIMED_OUT)
+        t->flags &= (uint8_t)~RV_TF_TIMED_OUT;
+    rv_store_release(&t->run.op, op);
     /* An old entry on another worker's heap must not see the last wait's. */
-    rv_store_relaxed(&t->run.until, RV_NEVER);
+    rv_store_release(&t->run.until, RV_NEVER);
     /* Publishes both; pairs with the acquire in rv_wait_kick(). */
     rv_store_release(&t->ww, arm << WW_ARM_SHIFT | RV_WW_ARMED);
     return (uint64_t)rv_task_index(s, t) << 32 | (uint32_t)arm;
@@ -87,7 +91,8 @@ static bool timer_is_live(void *ctx, const struct rv_timer *e)
 {
     struct rv_worker *w = ctx;
     struct rv_task *t = rv_task_at(w->sched, e->task);
-    return rv_load_relaxed(&t->timer) == ((uint64_t)(w->index + 1) << 32 | e->seq);
+    uint64_t word = rv_load_relaxed(&t->timer) & ~TIMER_LATER;
+    return word == ((uint64_t)(w->index + 1) << 32 | e->seq);
 }
 
 void rv_timer_push(struct rv_worker *w, struct rv_timer e)
@@ -117,7 +122,7 @@ int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
             return RV_WOKEN;
         }
     }
-    rv_store_relaxed(&t->run.until, until);
+    rv_store_release(&t->run.until, until);
     rv_suspend(w, RV_HOOK_PARK);
 
     uint64_t ww = rv_load_relaxed(&t->ww);
@@ -155,15 +160,34 @@ bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsig
     }
 }
 
+/* The wait that the task is in, its wait word and what goes with it read as one; 0: none. Nothing
+ * keeps the task from ending meanwhile, and its descriptor from being used again: then the word has
+ * changed. For that each store of until and op, and of what shares memory with them, is a release;
+ * they pair with the two acquires here. */
+static uint64_t look_at_wait(struct rv_task *t, int64_t *ret_until, uint64_t *ret_op)
+{
+    for (;;) {
+        uint64_t ww = rv_load_acquire(&t->ww); /* pairs with the release in rv_wait_arm() */
+        unsigned state = ww & WW_STATE;
+        if (state != RV_WW_ARMED && state != RV_WW_PARKED)
+            return 0;
+        *ret_until = rv_load_acquire(&t->run.until);
+        *ret_op = rv_load_acquire(&t->run.op);
+        if (rv_load_relaxed(&t->ww) == ww)
+            return ww;
+    }
+}
+
 void rv_wait_kick(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
-    uint64_t ww = rv_load_acquire(&t->ww); /* pairs with the release in rv_wait_arm() */
-    unsigned state = ww & WW_STATE;
-    if (state != RV_WW_ARMED && state != RV_WW_PARKED)
+    int64_t until;
+    uint64_t op, ww = look_at_wait(t, &until, &op);
+    if (ww == 0)
         return;
-    if (rv_load_relaxed(&t->ctl) & RV_CTL_MASKED)
+    /* Read after the wait word: if the task that was cancelled is over, and its descriptor used
+     * again, then whoever waits there now has no such flag. */
+    if ((rv_load_acquire(&t->ctl) & (RV_CTL_CANCELLED | RV_CTL_MASKED)) != RV_CTL_CANCELLED)
         return;
-    uint64_t op = rv_load_relaxed(&t->run.op);
     uint64_t token = (uint64_t)rv_task_index(s, t) << 32 | (uint32_t)(ww >> WW_ARM_SHIFT);
     if (op != 0)
         s->engine->cancel(s, w, op); /* a stale op is no op of anybody's */
@@ -191,22 +215,22 @@ static void timer_due(struct rv_worker *w, struct rv_timer e, int64_t now)
     struct rv_sched *s = w->sched;
     struct rv_task *t = rv_task_at(s, e.task);
     uint64_t word = (uint64_t)(w->index + 1) << 32 | e.seq;
-    if (rv_load_relaxed(&t->timer) != word)
+    uint64_t seen = rv_load_relaxed(&t->timer);
+    if ((seen & ~TIMER_LATER) != word)
         return;
-    uint64_t ww = rv_load_acquire(&t->ww);
-    unsigned state = ww & WW_STATE;
-    int64_t until = state == RV_WW_ARMED || state == RV_WW_PARKED ? rv_load_relaxed(&t->run.until)
-                                                                  : RV_NEVER;
+    int64_t until;
+    uint64_t op, ww = look_at_wait(t, &until, &op);
+    if (ww == 0)
+        until = RV_NEVER;
     if (until > now && until != RV_NEVER) {
-        t->armed_at = until;
-        rv_timer_push(w, (struct rv_timer){ until, e.task, e.seq });
+        if (rv_cas(&t->timer, &seen, word | TIMER_LATER))
+            rv_timer_push(w, (struct rv_timer){ until, e.task, e.seq });
         return;
     }
-    rv_cas(&t->timer, &word, word & UINT32_MAX); /* the number stays: it never repeats */
+    rv_cas(&t->timer, &seen, word & UINT32_MAX); /* the number stays: it never repeats */
     if (until == RV_NEVER)
         return;
     rv_count(&w->n.timers_fired, 1);
-    uint64_t op = rv_load_relaxed(&t->run.op);
     if (op != 0) {
         t->flags |= RV_TF_TIMED_OUT; /* its op is on this ring, so it runs only after this */
         s->engine->cancel(s, w, op);

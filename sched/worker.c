@@ -178,10 +178,11 @@ void rv_worker_run(struct rv_worker *w)
     struct rv_sched *s = w->sched;
     bool many = s->nworkers > 1;
     for (;;) {
-        if (rv_worker_step(w) || rv_worker_has_work(w)) {
-            if (many)
-                rv_found_work(w);
-        } else if (many && (rv_steal(w, false) || rv_steal(w, true))) {
+        if (rv_worker_step(w) && many)
+            rv_found_work(w);
+        if (rv_worker_has_work(w))
+            continue;
+        if (many && (rv_steal(w, false) || rv_steal(w, true))) {
             rv_found_work(w);
         } else if (rv_load_acquire(&s->stopping)) {
             break;

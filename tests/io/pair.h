@@ -144,7 +144,7 @@ static inline void await_waiter(int fd, enum waiting what)
         uint64_t word = rv_fd_lock(f);
         bool there = what == A_READER ? f->reader != NULL
                      : what == A_TURN ? f->turns != NULL
-                                      : f->ops != NULL;
+                                      : f->ops != NULL || f->sending != NULL;
         rv_fd_unlock(f, word);
         if (there)
             return;

@@ -35,16 +35,32 @@ static uint64_t seeds_number(const char *name, uint64_t otherwise)
     return value && *value ? strtoull(value, NULL, 0) : otherwise;
 }
 
-__attribute__((unused)) static void seeds_print(void *ctx, const struct rv_sim_event *e)
+/* A number that looks nothing like the seed (splitmix64). */
+static uint64_t seeds_mix(uint64_t x)
+{
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+static void seeds_print(void *ctx, const struct rv_sim_event *e)
 {
     (void)ctx;
     fprintf(stderr, "%8" PRIu64 " %12" PRId64 " w%d %-8s %" PRIu64 " %" PRId64 "\n", e->count,
             e->now_ns, (int)e->worker, rv_sim_event_name(e->kind), e->index, e->result);
 }
 
-/* Runs it to its end and checks what holds for every scenario. */
-static void seeds_simulate(const struct rv_sim_opts *opts, struct rv_sim_result *ret)
+static void seeds_tell(void *ctx, const char *sentence)
 {
+    (void)ctx;
+    fprintf(stderr, "  %s\n", sentence);
+}
+
+/* Runs it to its end and checks what holds for every scenario. */
+static void seeds_simulate(struct rv_sim_opts *opts, struct rv_sim_result *ret)
+{
+    opts->tell = seeds_tell;
     int r = rv_sim_run(opts, ret);
     if (r == -EDEADLK)
         check_failed(__FILE__, __LINE__, "stuck after %" PRIu64 " events, %" PRId64 " ns: "

@@ -37,7 +37,6 @@ struct tree {
     int grove;           /* the group; -1: the tree's own scope */
     bool handle;
     bool started, skipped, over;
-    int64_t waited;      /* since when: it waits, or waited, or is over; 0: not yet */
     int result;
     reeve_time deadline; /* 0: none */
     int64_t cancelled;   /* reeve_cancel was called for it; 0: not */
@@ -92,27 +91,21 @@ static void tree_check_scope_done(const struct wood *w, int above)
             CHECK(tree_done(&w->tree[i]));
 }
 
-/* The earlier of two times; 0 is none. Not before `since`. */
-static int64_t first_of(int64_t a, int64_t b, int64_t since)
+/* The earlier of two times; 0 is none. */
+static int64_t first_of(int64_t a, int64_t b)
 {
-    b = b && b < since ? since : b;
     return !a || (b && b < a) ? b : a;
 }
 
-/* Since when the tree is cancelled, itself or with somebody above it; 0: it is not. A task that has
- * not waited for anything yet learns of a cancellation when it does, and what is below it then. */
+/* Since when the tree is cancelled, itself or with somebody above it; 0: it is not. */
 static int64_t tree_cancelled(const struct wood *w, const struct tree *t)
 {
-    int64_t first = 0, since = 0;
-    for (;;) {
-        first = first_of(first, t->cancelled, since);
-        first = first_of(first, t->grove >= 0 ? w->grove[t->grove].cancelled : 0, since);
+    int64_t first = 0;
+    for (;; t = &w->tree[t->scope]) {
+        first = first_of(first, t->cancelled);
+        first = first_of(first, t->grove >= 0 ? w->grove[t->grove].cancelled : 0);
         if (t->scope < 0)
             return first;
-        t = &w->tree[t->scope];
-        if (!t->waited)
-            return first_of(first, t->cancelled, since);
-        since = t->waited > since ? t->waited : since;
     }
 }
 
@@ -256,8 +249,6 @@ static bool do_sleep(struct hands *h)
 {
     reeve_time before = reeve_now(), until = some_time();
     int64_t cancelled = tree_cancelled(h->wood, h->me);
-    if (until > before && !h->me->waited)
-        h->me->waited = before;
     int r = reeve_sleep(until);
     reeve_time now = reeve_now();
     CHECK(now >= before);
@@ -363,9 +354,13 @@ static void tree_begins(const struct wood *w, struct tree *t)
     rv_sim_note((uint64_t)t->id, 1);
     if (t->deadline)
         CHECK_LT(reeve_now(), t->deadline); /* else it had never started */
+    /* What has not started never starts. (Its owner may have been cancelled through somebody further
+     * up: if it computes on, its children may still start, and learn of it when they wait.) */
     CHECK_EQ(t->cancelled, 0);
     if (t->grove >= 0)
         CHECK_EQ(w->grove[t->grove].cancelled, 0);
+    else if (t->scope >= 0)
+        CHECK_EQ(w->tree[t->scope].cancelled, 0);
 }
 
 static int tree_grow(void *arg)
@@ -392,7 +387,6 @@ static int tree_grow(void *arg)
         w->grove[me->grove].failed++;
     me->result = r;
     me->over = true;
-    me->waited = me->waited ? me->waited : reeve_now();
     rv_sim_note((uint64_t)me->id, r);
     return r;
 }

@@ -241,12 +241,17 @@ static inline void host_run_threads(struct host *h)
         CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
+/* One pass, of what was stolen if there is nothing else: else idle workers could steal one task
+ * from each other for ever. */
 static inline bool host_turn(struct rv_worker *w)
 {
     rv_local_set(&w->local);
     if (rv_worker_step(w) || rv_worker_has_work(w))
         return true;
-    return w->sched->nworkers > 1 && (rv_steal(w, false) || rv_steal(w, true));
+    if (w->sched->nworkers == 1 || !(rv_steal(w, false) || rv_steal(w, true)))
+        return false;
+    rv_worker_step(w);
+    return true;
 }
 
 /* Jumps to the next timer of any worker. */
