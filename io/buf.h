@@ -2,8 +2,8 @@
 /*
  * buf.h -- leases: who has which buffer.
  *
- * There are two kinds. A *picked* lease is a buffer of a worker's group, which its kernel ring fills
- * when data has come; its record stands in an array beside the group, at the same index. A
+ * There are two kinds. A *picked* lease is a buffer of a worker's group, which its kernel ring
+ * fills when data has come; its record stands in an array beside the group, at the same index. A
  * *borrowed* one is a block from the heap, record and memory together, that a task fills itself.
  * Both look the same to whoever holds them.
  *
@@ -35,8 +35,10 @@ enum rv_lease_state {
 };
 
 struct rv_lease {
-    struct reeve_buf pub;   /* opaque[0]: struct rv_io_worker *, or struct rv_io * | 1; opaque[1]: the state */
-    struct rv_msg msg;      /* link: in a list of unread data, in the pool, or in an inbox; aux: the id */
+    /* opaque[0]: struct rv_io_worker *, or struct rv_io * | 1; opaque[1]: the state */
+    struct reeve_buf pub;
+    /* link: in a list of unread data, in the pool, or in an inbox; aux: the id */
+    struct rv_msg msg;
     unsigned char *mem;     /* where the buffer begins */
 };
 _Static_assert(sizeof(struct rv_lease) == 64, "a lease is one cache line");
@@ -54,7 +56,8 @@ static inline void rv_lease_link(struct rv_lease *l, struct rv_lease *next)
 
 /* The buffers that a worker's kernel ring picks from. The worker's own, but for `starved`. */
 struct rv_group {
-    unsigned char *base;        /* buffer id begins at base + id * bytes; touched when it is filled */
+    /* buffer id begins at base + id * bytes; touched when it is filled */
+    unsigned char *base;
     struct rv_lease *leases;    /* the record of buffer id */
     size_t bytes;
     uint32_t bufs;
@@ -84,7 +87,8 @@ void rv_borrow_finish(struct rv_borrow *b);
 /* The buffer that a completion of this worker says was picked, with res bytes in it. */
 struct rv_lease *rv_lease_picked(struct rv_io_worker *iw, uint32_t cflags, int32_t res);
 
-/* Sends a lease home, whatever it is. iw: the calling worker; NULL: a foreign thread. It must not be in a list. */
+/* Sends a lease home, whatever it is. iw: the calling worker; NULL: a foreign thread. It must not
+ * be in a list. */
 void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l);
 
 /* The same for a whole list. */

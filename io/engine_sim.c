@@ -3,8 +3,8 @@
  * engine_sim.c -- the simulated engine as a worker sees it: the two tables.
  *
  * It promises what the io_uring engine promises, and nothing that one does not: a pass may submit
- * only some of what is queued and dispatch only some of what has completed, in another order; a park
- * may end for no reason; a cancellation may take its time.
+ * only some of what is queued and dispatch only some of what has completed, in another order; a
+ * park may end for no reason; a cancellation may take its time.
  *
  * (1) A worker gives up its turn in reap and in park, and between announcing a park and its last
  *     look around, which ends in busy. At these points it holds no lock. They are where a real

@@ -310,8 +310,8 @@ static int start(struct rv_io_worker *iw)
 }
 
 /* Worth it when this send would be submitted alone: nothing else waits for the next entry, and
- * nobody is ready who would add to it. It counts as a pick, so that a task that only sends meets the
- * end of the pass. */
+ * nobody is ready who would add to it. It counts as a pick, so that a task that only sends meets
+ * the end of the pass. */
 static ssize_t send_now(struct rv_io_worker *iw, int fd, const void *data, size_t len)
 {
     struct uring *u = iw->engine;
@@ -466,7 +466,8 @@ static void wake(struct rv_worker *target)
         ;
 }
 
-/* ---- a worker's thread comes and goes --------------------------------------------------------- */
+/* ---- a worker's thread comes and goes ---------------------------------------------------------
+ * */
 
 static int attach(struct rv_worker *w)
 {

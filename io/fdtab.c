@@ -14,7 +14,8 @@
  *     any      -> any, count + 1     [rv_fd_enter; the stream while it exists; a reader, a writer]
  *     any      -> closing            [rv_fd_close]
  *     closing, count 0 -> foreign, generation + 1, then close(2)   [rv_fd_settle]
- *     ours     -> ours, generation + 1                             [rv_fd_made: it was closed with close(2)]
+ *     ours     -> ours, generation + 1                             [rv_fd_made: it was closed with
+ *     close(2)]
  *
  * (1) The word is written under its lock only, so taking the lock is the one atomic
  *     read-modify-write of an entry, and releasing it is a plain store.
@@ -79,7 +80,8 @@ void rv_fd_check_cookie(const struct rv_fd *f, uint64_t word)
     if ((word & (RV_FD_OURS | RV_FD_CLOSING)) != RV_FD_OURS)
         return;
     if (f->driver->cookie(fd, &cookie) < 0 || cookie != f->cookie)
-        rv_die("fd %d was made by reeve and closed by somebody else: close it with reeve_close.", fd);
+        rv_die("fd %d was made by reeve and closed by somebody else: close it with reeve_close.",
+               fd);
 }
 
 void rv_fd_link(struct rv_fd *f, struct rv_op *op)

@@ -47,7 +47,8 @@ enum {
 struct rv_fd {
     /* All that a message which comes in and its answer touch. */
     RV_ALIGNED_LINE RV_ATOMIC(uint64_t) word;
-    RV_ATOMIC(struct rv_reader *) reader; /* who waits for data; without the lock, for prefetching */
+    /* who waits for data; without the lock, for prefetching */
+    RV_ATOMIC(struct rv_reader *) reader;
     RV_ATOMIC(uint64_t) token;            /* and its wait's, the same */
     struct rv_lease *first, *last;        /* received and not read */
     struct rv_op *stream;                 /* the receiving op; NULL: none yet, or it has ended */
@@ -57,7 +58,8 @@ struct rv_fd {
     struct rv_turn *turns;                /* who waits to send: the last, whose next is the first */
     const struct rv_io_driver *driver;    /* closes it */
     int64_t idle_ns;                      /* what deadline 0 means to a read */
-    uint64_t cookie;                      /* which socket this was when it was made; debug builds only */
+    /* which socket this was when it was made; debug builds only */
+    uint64_t cookie;
     uint32_t unread_bufs;
     int32_t accept_next;                  /* in an acceptor's list: the next fd, or -1 */
     uint64_t unread_bytes;
@@ -137,7 +139,8 @@ int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_ge
 int rv_fd_enter(struct rv_fd *f, struct rv_op *op);
 bool rv_fd_leave(struct rv_fd *f, struct rv_op *op);
 
-/* reeve_close. gen 0: whatever the fd is now; else only if it is still that one. iw NULL: a foreign thread. */
+/* reeve_close. gen 0: whatever the fd is now; else only if it is still that one. iw NULL: a
+ * foreign thread. */
 int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen);
 
 /* Adds an op to the slot's list, and takes it out. Under the lock. */

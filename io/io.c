@@ -7,6 +7,7 @@
 #include "io/io.h"
 
 #include <errno.h>
+#include <reeve/net.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -31,7 +32,8 @@ static uint32_t round_up_pow2(uint32_t n)
     return p;
 }
 
-/* One op a waiting task, one a stream, and what magazines hold back. Untouched ones cost nothing. */
+/* One op a waiting task, one a stream, and what magazines hold back. Untouched ones cost nothing.
+ * */
 static uint32_t ops_cap(const struct rv_sched *s)
 {
     uint64_t cap = (uint64_t)s->tasks_max + RV_FDS_MAX + (uint64_t)s->nworkers * RV_MAG_MAX * 2;

@@ -37,8 +37,8 @@ struct rv_io_worker;
 struct rv_io_driver {
     const char *name;
 
-    /* What there is: accept_multishot, recv_optlen, rwf_nosignal matter to the io layer, the rest to
-     * the engine itself. 0 or -errno, as rv_caps_probe(). */
+    /* What there is: accept_multishot, recv_optlen, rwf_nosignal matter to the io layer, the rest
+     * to the engine itself. 0 or -errno, as rv_caps_probe(). */
     int (*probe)(struct rv_caps *ret_caps, const struct rv_caps_off *off);
 
     /* Makes and takes down a worker's engine state, iw->engine. The buffers of the worker's group
@@ -83,8 +83,10 @@ extern const struct rv_engine rv_engine_uring;
 struct rv_io_counters {
     RV_ATOMIC(uint64_t) ops, cancels, retries;
     RV_ATOMIC(uint64_t) enters, sqes, cqes, overflows, backlogged;
-    RV_ATOMIC(uint64_t) arms, starved, capped;  /* streams: armed, parked for want of buffers, ended over their bound */
-    RV_ATOMIC(uint64_t) borrowed, lease_waits, leases_home; /* waits for one to borrow; come home from elsewhere */
+    /* streams: armed, parked for want of buffers, ended over their bound */
+    RV_ATOMIC(uint64_t) arms, starved, capped;
+    /* waits for one to borrow; come home from elsewhere */
+    RV_ATOMIC(uint64_t) borrowed, lease_waits, leases_home;
     RV_ATOMIC(uint64_t) accepted, accept_pauses; /* by acceptors; EMFILE and ENFILE */
 };
 
@@ -95,7 +97,8 @@ struct rv_io_worker {
     void *engine;                   /* the driver's */
     struct rv_op *starved_first, *starved_last; /* streams that wait for buffers */
     uint32_t inflight;              /* ops queued and not completed */
-    bool leaving;                   /* the worker's thread is about to end: nothing is armed again */
+    /* the worker's thread is about to end: nothing is armed again */
+    bool leaving;
     RV_ATOMIC(uint32_t) streams;    /* that live here */
     struct rv_group group;          /* the buffers that its kernel ring picks from */
     struct rv_io_counters n;

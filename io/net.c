@@ -121,7 +121,8 @@ static int adopt(struct rv_io_worker *iw, int listener, int fd)
     struct rv_fd *f = rv_fd_slot(listener);
     if (!f || !is_ours(f)) {
         flags = iw->driver->socket_type(fd) == SOCK_STREAM ? RV_FD_STREAM : 0;
-        set_int(iw->driver, fd, IPPROTO_TCP, TCP_NODELAY, 1); /* refused where it is not TCP: fine */
+        /* refused where it is not TCP: fine */
+        set_int(iw->driver, fd, IPPROTO_TCP, TCP_NODELAY, 1);
     }
     int r = rv_fd_made(iw, fd, flags, NULL);
     if (r >= 0)
@@ -288,8 +289,8 @@ static int accept_again(struct rv_io_worker *iw, struct rv_acceptor *a, uint32_t
     return 0;
 }
 
-/* Waits until something has happened, a pause is over, or the deadline passes. Under the lock, which
- * it takes off. */
+/* Waits until something has happened, a pause is over, or the deadline passes. Under the lock,
+ * which it takes off. */
 static int await_news(struct rv_io_worker *iw, struct rv_acceptor *a, uint32_t room, int64_t until)
 {
     struct rv_worker *w = iw->w;

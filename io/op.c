@@ -44,7 +44,8 @@ struct rv_op *rv_op_of(struct rv_io *io, uint64_t id)
     return rv_slab_at(&io->ops, (uint32_t)id >> INDEX_SHIFT);
 }
 
-struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd)
+struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code,
+                         int fd)
 {
     struct rv_io *io = iw->io;
     uint32_t index = rv_slab_take(&io->ops, &iw->w->local.op_mag);
@@ -119,7 +120,8 @@ static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t sta
         return;
     }
     op->res = res == -EINTR && state == RV_OPS_CANCELLING ? -ECANCELED : res;
-    /* Releases the result to the task, which acquires it when it runs again; it owns the op then. */
+    /* Releases the result to the task, which acquires it when it runs again; it owns the op then.
+     * */
     rv_wait_fire(iw->io->sched, iw->w, op->token, RV_WOKEN, UINT32_MAX);
 }
 

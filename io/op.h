@@ -34,7 +34,8 @@ struct rv_worker;
 /* What happens when it completes; the low bits of its id. */
 enum rv_op_kind {
     RV_OPK_TASK,     /* a task waits: the result is stored, the token fired, the task releases it */
-    RV_OPK_NUDGE,    /* a wait gets one pass of the engine: the token is fired, the op releases itself */
+    /* a wait gets one pass of the engine: the token is fired, the op releases itself */
+    RV_OPK_NUDGE,
     RV_OPK_STREAM,   /* the receiving half of a socket, io/stream.c */
     RV_OPK_ACCEPTOR, /* a server's accepting socket, io/net.c */
     RV_OPK_ENGINE,   /* no op behind it: the engine's own, never passed to rv_op_complete() */
@@ -51,7 +52,8 @@ enum rv_op_code {
     RV_OP_RECV_PICK,    /* fd: into a buffer of this worker's group, picked when data is there */
     RV_OP_RECV_MULTI,   /* the same, multi; ends by itself after about `off` bytes, if it can */
     RV_OP_SEND,         /* fd, addr, len, msg_flags */
-    RV_OP_READ,         /* fd, addr, len, off (UINT64_MAX: the file's position), msg_flags = RWF_* */
+    /* fd, addr, len, off (UINT64_MAX: the file's position), msg_flags = RWF_* */
+    RV_OP_READ,
     RV_OP_WRITE,        /* the same */
     RV_OP_CODES
 };
@@ -99,7 +101,8 @@ _Static_assert(sizeof(struct rv_op) == 128, "an op is two cache lines");
 enum { RV_IO_MSG_CANCEL = 16, RV_IO_MSG_STREAM, RV_IO_MSG_LEASE };
 
 /* An IDLE op, whose request is all zero; NULL: none is left. The calling thread is the worker's. */
-struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code, int fd);
+struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code,
+                         int fd);
 
 /* Its id: what to give to rv_wait_arm() and to the kernel. */
 static inline uint64_t rv_op_id(const struct rv_io *io, const struct rv_op *op)
@@ -116,7 +119,8 @@ static inline enum rv_op_kind rv_op_kind(uint64_t id)
 /* The op that the id names, which may have moved on to another generation. */
 struct rv_op *rv_op_of(struct rv_io *io, uint64_t id);
 
-/* Hands it to the engine of the worker iw, which is the op's and the caller's. IDLE or DONE before. */
+/* Hands it to the engine of the worker iw, which is the op's and the caller's. IDLE or DONE
+ * before. */
 void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op);
 
 /* Performs a TASK op for the running task: enters the fd, waits for the last completion, leaves,

@@ -2,8 +2,9 @@
 /*
  * rw.c -- reading and writing: what the calls of a task come to.
  *
- * Reads of a connected stream socket that reeve made go through its stream (io/stream.c). Everything
- * else, in both directions, is one op after another on the worker where the task happens to run.
+ * Reads of a connected stream socket that reeve made go through its stream (io/stream.c).
+ * Everything else, in both directions, is one op after another on the worker where the task
+ * happens to run.
  *
  * The kernel keeps the order of two sends on one socket only if the first has completed before the
  * second is made. So each fd has one writer at a time, who keeps its turn until all of its bytes
@@ -56,8 +57,8 @@ static ssize_t read_once(struct rv_io_worker *iw, enum rv_op_code code, int fd, 
 }
 
 /* Into a block of our own, held from now on. */
-static ssize_t read_block(struct rv_io_worker *iw, enum rv_op_code code, int fd, reeve_time deadline,
-                          struct rv_lease **ret_lease)
+static ssize_t read_block(struct rv_io_worker *iw, enum rv_op_code code, int fd,
+                          reeve_time deadline, struct rv_lease **ret_lease)
 {
     struct rv_lease *l;
     int r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));

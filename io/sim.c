@@ -9,12 +9,12 @@
  *            nobody can          -> the clock goes to the next thing due, or the next park's end
  *            and there is none   -> stuck: -EDEADLK
  *
- * (1) Every decision comes from one generator (splitmix64), and nothing else that differs from run to
- *     run is ever looked at: no address, no real time, no counter of the CPU.
+ * (1) Every decision comes from one generator (splitmix64), and nothing else that differs from run
+ *     to run is ever looked at: no address, no real time, no counter of the CPU.
  * (2) The clock stands still while somebody can go on, but for what a turn takes in runs that say
  *     so. It may overshoot: then several things are late together, as on a busy machine.
- * (3) A worker that can go on does at some point: one that was frozen gets its turn as soon as nobody
- *     else can have it.
+ * (3) A worker that can go on does at some point: one that was frozen gets its turn as soon as
+ *     nobody else can have it.
  *
  * Threads: one.
  */
@@ -36,6 +36,7 @@
 #define TURNS_AT_ONE_TIME 4000000u
 #define FREEZE_TURNS 300
 #define FOREIGN_CALLS 16 /* of 1024 turns */
+#define FOREIGN_LAST_CALLS 64
 
 struct rv_sim *rv_sim_world;
 
@@ -237,6 +238,24 @@ static bool all_ended(const struct rv_sim *sim)
     return true;
 }
 
+static void call_foreign(struct rv_sim *sim)
+{
+    if (sim->opts.foreign && !sim->root_done)
+        sim->opts.foreign(sim->opts.arg);
+}
+
+/* Nothing will ever happen by itself. But somebody outside may do something. */
+static struct rv_sim_worker *ask_outside(struct rv_sim *sim)
+{
+    struct rv_sim_worker *sw = NULL;
+    for (int i = 0; i < FOREIGN_LAST_CALLS && !sw; i++) {
+        call_foreign(sim);
+        let_happen(sim, true);
+        sw = draw_worker(sim, NULL);
+    }
+    return sw;
+}
+
 /* The world turns until every worker's thread has ended. */
 static int run(struct rv_sim *sim)
 {
@@ -247,20 +266,22 @@ static int run(struct rv_sim *sim)
         sw = draw_worker(sim, sw);
         if (!sw) {
             let_happen(sim, true);
-            if (!(sw = draw_worker(sim, NULL)) && !advance_clock(sim))
+            sw = draw_worker(sim, NULL);
+            if (!sw && !advance_clock(sim) && !(sw = ask_outside(sim)))
                 return -EDEADLK;
         }
         if (sw)
             give_turn(sim, sw);
         if (sim->now - sim->start > limit || sim->turns_since_clock > TURNS_AT_ONE_TIME)
             return -ELOOP;
-        if (sim->opts.foreign && !sim->root_done && rv_sim_chance(FOREIGN_CALLS))
-            sim->opts.foreign(sim->opts.arg);
+        if (rv_sim_chance(FOREIGN_CALLS))
+            call_foreign(sim);
     }
     return 0;
 }
 
-/* ---- threads and the root task ---------------------------------------------------------------- */
+/* ---- threads and the root task ----------------------------------------------------------------
+ * */
 
 /* What a worker's thread does, as in a real runtime. It ends by never being switched to again. */
 static void thread_main(void)
@@ -314,7 +335,8 @@ static void finish_threads(struct rv_sim *sim)
     rv_stack_pool_finish(&sim->threads);
 }
 
-/* As in a runtime: the root is a child, so that it is known when it is done with all its children. */
+/* As in a runtime: the root is a child, so that it is known when it is done with all its children.
+ * */
 static int run_root(void *arg)
 {
     struct rv_sim *sim = arg;

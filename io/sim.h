@@ -2,11 +2,13 @@
 /*
  * sim.h -- the simulated engine: the whole library on one thread, with a seed in place of chance.
  *
- * rv_sim_run() runs a root task on a scheduler whose workers take turns on the calling thread, whose
- * clock is a number, and whose kernel is played by io/sim_*.c. Everything that is left open elsewhere
- * (which worker goes on and how far, who steals, when data arrives and how much of it, what completes
- * first, which cancellation comes too late, which call fails) is drawn from one generator. The same
- * seed gives the same run, to the last event; a failure is replayed by its seed.
+ * rv_sim_run() runs a root task on a scheduler whose workers take turns on the calling thread,
+ * whose clock is a number, and whose kernel is played by io/sim_*.c. Everything that is left open
+ * elsewhere
+ * (which worker goes on and how far, who steals, when data arrives and how much of it, what
+ * completes first, which cancellation comes too late, which call fails) is drawn from one
+ * generator. The same seed gives the same run, to the last event; a failure is replayed by its
+ * seed.
  *
  *     struct rv_sim_opts o = { .seed = 7, .workers = 3, .fn = root, .arg = &scenario };
  *     struct rv_sim_result got;
@@ -98,14 +100,15 @@ struct rv_sim_opts {
     size_t stack_bytes;   /* what a task may use, 0: 64 KiB */
     unsigned fds_max;     /* 0: 256 */
     int64_t limit_ns;     /* virtual time that a run may take, 0: a day */
-    /* Zeroed, cache-aligned memory for the scheduler, which is the beginning of something larger; for
-     * tests of what expects it to be a runtime's. NULL: the simulation has its own. */
+    /* Zeroed, cache-aligned memory for the scheduler, which is the beginning of something larger;
+     * for tests of what expects it to be a runtime's. NULL: the simulation has its own. */
     struct rv_sched *sched;
     struct rv_sim_faults faults;
     enum rv_sim_canary canary;
     unsigned canary_every; /* 0: 50 */
 
-    /* Called now and then between two turns, where a thread that is no worker would be. */
+    /* Called now and then between two turns, and when nothing else will happen: what a thread that
+     * is no worker does. */
     void (*foreign)(void *arg);
     /* Sees every event. It must not call reeve. */
     void (*trace)(void *ctx, const struct rv_sim_event *event);

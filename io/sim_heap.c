@@ -2,8 +2,9 @@
 /*
  * sim_heap.c -- what is due in a simulation, earliest first: a binary heap.
  *
- * Nothing is taken out before its time: who is no longer interested is recognised by its number when
- * the time comes. Things due at the same time come in the order of their ties, which are drawn.
+ * Nothing is taken out before its time: who is no longer interested is recognised by its number
+ * when the time comes. Things due at the same time come in the order of their ties, which are
+ * drawn.
  *
  * Threads: the simulation's.
  */

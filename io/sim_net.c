@@ -8,10 +8,11 @@
  * is reported once; a socket that is closed with unread data resets its peer.
  *
  *     FREE       -> PLAIN                  [rv_sim_sys_socket]
- *     FREE       -> STREAM                 [rv_sim_connect: the accepting side, queued at its listener]
- *     PLAIN      -> LISTENER               [rv_sim_sys_listen]
- *     PLAIN      -> CONNECTING -> STREAM   [rv_sim_connect]     CONNECTING only while the queue is full
- *     any        -> FREE                   [rv_sim_file_drop: no fd, no op, no queue refers to it]
+ *     FREE       -> STREAM                 [rv_sim_connect: the accepting side, queued at its
+ *     listener] PLAIN      -> LISTENER               [rv_sim_sys_listen]
+ *     PLAIN      -> CONNECTING -> STREAM   [rv_sim_connect]     CONNECTING only while the queue is
+ *     full any        -> FREE                   [rv_sim_file_drop: no fd, no op, no queue refers
+ *     to it]
  *
  * (1) A number is the lowest free one, as the kernel's are, so that it is used again at once.
  * (2) Whatever changes what an op could do at a socket calls rv_sim_ready() for it.

@@ -7,8 +7,8 @@
  *     HELD   -> NONE     [finish]   its last completion lies in its worker's cq
  *
  * A held op waits at its file. Whenever something changes there a try becomes due for it, soon or
- * later; it does what it can, or waits on. What goes wrong goes wrong in a try: an errno in place of
- * an effect, less than was asked for, a multishot that ends.
+ * later; it does what it can, or waits on. What goes wrong goes wrong in a try: an errno in place
+ * of an effect, less than was asked for, a multishot that ends.
  *
  * (1) An op is tried at least once, even when its cancellation comes before its submission.
  * (2) A try either has an effect and says so, or has none: bytes are taken out of a socket only
@@ -238,8 +238,8 @@ static void try_transfer(struct rv_sim_op *k, bool send)
 
 /* ---- buffers that the kernel picks ----------------------------------------------------------- */
 
-/* Into the next provided buffer; the number of bytes, with *ret_flags set, or why not. A new request
- * fails at once where there is none, an old one when something has come. */
+/* Into the next provided buffer; the number of bytes, with *ret_flags set, or why not. A new
+ * request fails at once where there is none, an old one when something has come. */
 static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
 {
     struct rv_sim_worker *sw = k->sw;

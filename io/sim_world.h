@@ -13,7 +13,8 @@
  * in park, between the announcement of a park and the last look at the queues, and where a task of
  * a test says so. There the world's own context decides who goes on.
  *
- *     struct rv_sim      one op ---> file (waits there until it can do something) ---> cq of its worker
+ *     struct rv_sim      one op ---> file (waits there until it can do something) ---> cq of its
+ *     worker
  *                        events: (time, what) in a heap: try the op, cancel it, bytes arrive, reset
  */
 #ifndef RV_IO_SIM_WORLD_H

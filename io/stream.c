@@ -348,7 +348,8 @@ struct request {
     struct rv_op *here, *there;
 };
 
-static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word, struct request *ret)
+static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
+                       struct request *ret)
 {
     struct rv_op *op = f->stream;
     if (!op) {
@@ -431,8 +432,8 @@ static int64_t read_until(const struct rv_fd *f, uint64_t word, const struct rv_
     return idle < until ? idle : until;
 }
 
-/* Waits for the next piece; nothing is unread. Unlocks. 1: r->lease, with RV_FD_READER held if it is
- * more than r->room; 0: the end; -errno. */
+/* Waits for the next piece; nothing is unread. Unlocks. 1: r->lease, with RV_FD_READER held if it
+ * is more than r->room; 0: the end; -errno. */
 static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                  struct rv_reader *r)
 {
@@ -461,7 +462,8 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
     int why = until <= w->now ? park_once(iw, t, r->token) : rv_wait_park(w, t, until);
     if (why != RV_WOKEN) {
         word = rv_fd_lock(f);
-        bool waiting = rv_load_relaxed(&f->reader) == r; /* else the result came first, and counts */
+        /* else the result came first, and counts */
+        bool waiting = rv_load_relaxed(&f->reader) == r;
         if (waiting)
             rv_store_relaxed(&f->reader, NULL);
         rv_fd_unlock(f, word);

@@ -24,7 +24,8 @@ struct rv_task;
 struct rv_reader {
     struct rv_sched *sched;
     uint64_t token;          /* also in the slot */
-    size_t room;             /* a lease with more in it comes with RV_FD_READER set: what is left goes back */
+    /* a lease with more in it comes with RV_FD_READER set: what is left goes back */
+    size_t room;
     struct rv_lease *lease;  /* handed over */
     int end;                 /* no lease: 1 the stream's end, or -errno */
 };
@@ -33,7 +34,8 @@ struct rv_reader {
 enum { RV_STREAM_ARM = 1, RV_STREAM_STOP = 2 };
 
 /* Reads for the running task, with the slot locked and `word` just seen; both unlock. take hands
- * over the next lease, copy moves bytes out. Bytes, 0 at the end, -errno. The worker may have changed. */
+ * over the next lease, copy moves bytes out. Bytes, 0 at the end, -errno. The worker may have
+ * changed. */
 ssize_t rv_stream_take(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                        struct rv_lease **ret_lease);
 ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
@@ -50,14 +52,15 @@ bool rv_stream_piece(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *op,
 /* Requests from elsewhere have arrived. */
 void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op);
 
-/* The stream's fd was closed or its number taken over: ends it, whatever it is doing. Home worker. */
+/* The stream's fd was closed or its number taken over: ends it, whatever it is doing. Home worker.
+ * */
 void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op);
 
 /* Buffers have come home: starved streams go on, if there are enough. Home worker. */
 void rv_stream_feed(struct rv_io_worker *iw);
 
-/* Takes the waiting reader out of the slot, with what it gets; under the lock. The reader, by value:
- * after the unlock its frame may be gone. sched NULL: there was none. */
+/* Takes the waiting reader out of the slot, with what it gets; under the lock. The reader, by
+ * value: after the unlock its frame may be gone. sched NULL: there was none. */
 struct rv_reader rv_stream_detach(struct rv_fd *f, struct rv_lease *lease, int end);
 
 /* Wakes a detached reader. */

@@ -56,6 +56,7 @@ void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
     st.cq_overflows = io.overflows;
     st.enobufs = io.starved;
     st.lease_waits = io.lease_waits;
+    st.heap_leases = io.borrowed;
     st.conns_live = rv_load_relaxed(&rt->conns_live);
     st.accepted = io.accepted;
     st.shed = rv_load_relaxed(&rt->shed);

@@ -203,7 +203,8 @@ static uint64_t take_slot(struct rv_worker *w)
 }
 
 /* The pick that belongs to the injector and the deque's oldest end; never two in a row, or with
- * injector_every 1 what yields into a full ring, and so into the injector, would starve the ring. */
+ * injector_every 1 what yields into a full ring, and so into the injector, would starve the ring.
+ * */
 static uint64_t serve_elders(struct rv_worker *w)
 {
     uint64_t e;

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * addr_test.c -- addresses as people write them: what is taken, what is refused, and why.
+ */
 #define CHECK_MAIN
 #include "tests/check.h"
 

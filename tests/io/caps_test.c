@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * caps_test.c -- what this kernel can do is found out, can be switched off, and a refusal is
+ * explained.
+ */
 #define CHECK_MAIN
 #include "tests/check.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * engine_uring_test.c -- the engine as its worker sees it: waking, reaping, ending, and what it does
- * without the things that older kernels lack.
+ * engine_uring_test.c -- the engine as its worker sees it: waking, reaping, ending, and what it
+ * does without the things that older kernels lack.
  */
 #define CHECK_MAIN
 #include "tests/check.h"

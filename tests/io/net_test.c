@@ -308,7 +308,8 @@ static int stops(void *arg)
     CHECK_EQ(a.op, 0);
     CHECK_EQ(a.waiting, 0);
     CHECK_EQ(reeve_close(listener), 0);
-    for (int i = 0; i < 20; i++) { /* closed by stop, or reset with the backlog: nobody is left hanging */
+    /* closed by stop, or reset with the backlog: nobody is left hanging */
+    for (int i = 0; i < 20; i++) {
         struct timeval limit = { .tv_sec = i == 0 ? 0 : 10, .tv_usec = 1000 };
         char c;
         CHECK_EQ(setsockopt(peers[i], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);

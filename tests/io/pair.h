@@ -135,7 +135,8 @@ static inline void check_pattern(const unsigned char *buf, size_t len, uint64_t 
                          (unsigned long long)(at + i));
 }
 
-/* Lets others run until a task waits for data from fd, for its turn to write to it, or for an op. */
+/* Lets others run until a task waits for data from fd, for its turn to write to it, or for an op.
+ * */
 enum waiting { A_READER, A_TURN, AN_OP };
 static inline void await_waiter(int fd, enum waiting what)
 {

@@ -14,6 +14,8 @@
 
 #include <reeve/reeve.h>
 
+#include "runtime/runtime.h"
+
 #define CLIENTS 6
 #define CONNS 64
 #define PARCELS 4
@@ -55,6 +57,10 @@ struct echo {
     int listener;
     int clients;
     struct client client[CLIENTS];
+    bool served;     /* by reeve_serve_with() */
+    struct reeve *runtime;
+    int handling, handling_most;       /* its handlers that run */
+    unsigned conns_max;
     int conns;
     struct {
         bool started, skipped, over;
@@ -213,6 +219,86 @@ static int serve(void *arg)
     CHECK_EQ(reeve_close(l), 0);
     CHECK_EQ(reeve_close(l), -EBADF);
     return 0;
+}
+
+/* ---- the same in one call -------------------------------------------------------------------- */
+
+static int handle_served(int fd, void *ctx)
+{
+    struct echo *e = ctx;
+    e->handling++;
+    e->handling_most = e->handling > e->handling_most ? e->handling : e->handling_most;
+    if (e->conns_max)
+        CHECK_LE(e->handling, e->conns_max);
+    uint32_t how = rv_sim_draw(3);
+    ssize_t r = how == 0 ? echo_copies(fd) : echo_leases(fd, how == 1);
+    if (r < 0 && r != -EAGAIN && r != -ESHUTDOWN)
+        check_error(e, r, false);
+    e->handling--;
+    return (int)r;
+}
+
+static void listening(int fd, void *ctx)
+{
+    ((struct echo *)ctx)->listener = fd;
+}
+
+static int serve_in_one_call(void *arg)
+{
+    struct echo *e = arg;
+    int64_t idle[] = { 0, 0, 1 + rv_sim_draw(5000000) };
+    int64_t drain[] = { 0, -1, 1 + rv_sim_draw(5000000) };
+    struct reeve_serve how = {
+        .addr = e->addr, .handler = handle_served, .ctx = e, .listening = listening,
+        .backlog = 1 + (int)rv_sim_draw(4), .conns_max = e->conns_max,
+        .idle_ns = e->shaky ? idle[rv_sim_draw(3)] : 0, .drain_ns = drain[rv_sim_draw(3)],
+    };
+    bool limited = e->shaky && rv_sim_chance(256);
+    for (;;) {
+        int r = reeve_serve_with(&how, limited ? reeve_in(rv_sim_draw(20000000)) : 0);
+        CHECK_EQ(e->handling, 0);
+        if (e->listener)
+            return r;
+        CHECK(e->faulty && (r == -EMFILE || r == -ENFILE));
+        if (reeve_sleep(reeve_in(REEVE_MS)) < 0)
+            return 0;
+    }
+}
+
+/* Somebody asks for an orderly end, or cancels. */
+static int end_serving(struct echo *e, reeve_task *server)
+{
+    int result, drains = e->served && rv_sim_chance(512);
+    if (drains) {
+        pthread_mutex_lock(&e->runtime->lock);
+        rv_servers_drain(e->runtime);
+        pthread_mutex_unlock(&e->runtime->lock);
+    } else {
+        reeve_cancel(server);
+    }
+    CHECK_EQ(reeve_join(server, &result, 0), 0);
+    return result;
+}
+
+/* As much of a runtime as serve looks at. */
+static struct reeve *make_runtime(unsigned workers)
+{
+    struct reeve *rt = aligned_alloc(RV_CACHE_LINE, (sizeof *rt + 63) / 64 * 64);
+    CHECK(rt);
+    memset(rt, 0, sizeof *rt);
+    rt->threads = calloc(workers, sizeof *rt->threads);
+    CHECK(rt->threads);
+    CHECK_EQ(pthread_mutex_init(&rt->lock, NULL), 0);
+    return rt;
+}
+
+static void free_runtime(struct reeve *rt)
+{
+    CHECK_EQ(rv_load_relaxed(&rt->conns_live), 0);
+    CHECK(rt->servers == NULL);
+    pthread_mutex_destroy(&rt->lock);
+    free(rt->threads);
+    free(rt);
 }
 
 /* ---- clients: writing ------------------------------------------------------------------------ */
@@ -399,7 +485,7 @@ static int dial(struct client *c)
         if (fd >= 0)
             return fd;
         CHECK_NE(fd, -EINTR);
-        CHECK(e->faulty || fd == -ETIMEDOUT || fd == -ECANCELED);
+        CHECK(e->faulty || e->shaky || fd == -ETIMEDOUT);
         if (reeve_sleep(reeve_in(REEVE_MS)) < 0)
             return fd;
     }
@@ -461,16 +547,20 @@ static int echo_root(void *arg)
 {
     struct echo *e = arg;
     reeve_task *server, *clients[CLIENTS];
-    CHECK_EQ(reeve_spawn(&server, serve, e), 0);
+    CHECK_EQ(reeve_spawn(&server, e->served ? serve_in_one_call : serve, e), 0);
     while (!e->listener)
         CHECK_EQ(reeve_sleep(reeve_in(10000)), 0);
     for (int i = 0; i < e->clients; i++)
         CHECK_EQ(reeve_spawn(&clients[i], run_client, &e->client[i], .skipped = skip_client), 0);
     cancel_some(e, clients);
+    bool early = e->shaky && rv_sim_chance(512);
+    int served = early ? end_serving(e, server) : 0;
     for (int i = 0; i < e->clients; i++)
         CHECK_EQ(reeve_join(clients[i], NULL, 0), 0);
-    reeve_cancel(server);
-    CHECK_EQ(reeve_join(server, NULL, 0), 0);
+    if (!early)
+        served = end_serving(e, server);
+    if (!e->shaky && !e->faulty)
+        CHECK(served == 0 || served == -ECANCELED); /* that one: a handler had no time to end */
     for (int i = 0; i < PARCELS; i++)
         reeve_buf_return(e->parcel[i]);
     memset(e->parcel, 0, sizeof e->parcel);
@@ -548,28 +638,47 @@ static void echo_check(const struct echo *e)
 }
 
 static void echo_simulate(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret,
-                          bool faulty, bool shaky)
+                          bool served, bool faulty, bool shaky)
 {
     static struct echo e;
-    e = (struct echo){ .faulty = faulty, .shaky = shaky };
+    e = (struct echo){ .faulty = faulty, .shaky = shaky, .served = served };
     if (faulty)
         opts->faults = some_faults(seeds_mix(~seed));
     echo_plan(&e, seed, opts);
+    if (served) {
+        opts->workers = 1 + (unsigned)(seed % 4);
+        e.conns_max = (unsigned)(seed % 3);
+        e.runtime = make_runtime(opts->workers);
+        opts->sched = &e.runtime->sched;
+    }
     seeds_simulate(opts, ret);
     CHECK_EQ(ret->result, 0);
     echo_check(&e);
+    if (served)
+        free_runtime(e.runtime);
 }
 
 /* Nothing goes wrong: everybody gets everything. */
 static void echo_run_quiet(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
 {
-    echo_simulate(seed, opts, ret, false, false);
+    echo_simulate(seed, opts, ret, false, false, false);
 }
 
 /* Tasks are cancelled, calls fail, connections break. */
 static void echo_run_wild(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
 {
-    echo_simulate(seed, opts, ret, seed % 4 != 0, seed % 4 != 1);
+    echo_simulate(seed, opts, ret, false, seed % 4 != 0, seed % 4 != 1);
+}
+
+/* The server is reeve_serve_with(). */
+static void serve_run_quiet(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
+{
+    echo_simulate(seed, opts, ret, true, false, false);
+}
+
+static void serve_run_wild(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
+{
+    echo_simulate(seed, opts, ret, true, seed % 4 != 0, seed % 4 != 1);
 }
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * sim_tasks.h -- the scenario of tasks: a wood in which every tree does what comes to its mind.
  *
- * Each task spawns others, into its own scope, into groups of its own or into the one it belongs to;
- * joins, cancels, sleeps, fails, is expired or cancelled, all by the seed. What it learns about the
- * others is checked against what task.h and time.h promise.
+ * Each task spawns others, into its own scope, into groups of its own or into the one it belongs
+ * to; joins, cancels, sleeps, fails, is expired or cancelled, all by the seed. What it learns
+ * about the others is checked against what task.h and time.h promise.
  */
 #ifndef TESTS_IO_SIM_TASKS_H
 #define TESTS_IO_SIM_TASKS_H
@@ -354,8 +354,9 @@ static void tree_begins(const struct wood *w, struct tree *t)
     rv_sim_note((uint64_t)t->id, 1);
     if (t->deadline)
         CHECK_LT(reeve_now(), t->deadline); /* else it had never started */
-    /* What has not started never starts. (Its owner may have been cancelled through somebody further
-     * up: if it computes on, its children may still start, and learn of it when they wait.) */
+    /* What has not started never starts. (Its owner may have been cancelled through somebody
+     * further up: if it computes on, its children may still start, and learn of it when they
+     * wait.) */
     CHECK_EQ(t->cancelled, 0);
     if (t->grove >= 0)
         CHECK_EQ(w->grove[t->grove].cancelled, 0);

@@ -36,3 +36,15 @@ TEST(faults_and_cancellations_lose_and_repeat_nothing)
     CHECK_GT(sum.seen.cancels_won, 0);
     CHECK_GT(sum.seen.cancels_lost, 0);
 }
+
+TEST(a_server_in_one_call_serves_everybody)
+{
+    struct rv_sim_result sum;
+    seeds_all(300, serve_run_quiet, &sum);
+}
+
+TEST(a_server_in_one_call_ends_in_order_whatever_happens)
+{
+    struct rv_sim_result sum;
+    seeds_all(500, serve_run_wild, &sum);
+}

@@ -280,7 +280,8 @@ static inline void server_post(struct server *sv, reeve *rt)
 {
     sv->rt = rt;
     sv->how.ctx = sv;
-    sv->how.listening = server_listening;
+    if (!sv->how.listening)
+        sv->how.listening = server_listening;
     if (!sv->how.addr)
         sv->how.addr = "127.0.0.1:0";
     sv->stop_fd = (int)CHECK_OK(eventfd(0, EFD_CLOEXEC));
