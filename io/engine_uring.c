@@ -95,6 +95,13 @@ static int sys_listen(int fd, int backlog)
     return call(SYS_listen, fd, backlog, 0, 0, 0);
 }
 
+static int sys_pending(int fd)
+{
+    char byte;
+    int n = call(SYS_recvfrom, fd, (long)(intptr_t)&byte, 1, MSG_PEEK | MSG_DONTWAIT, 0);
+    return n >= 0;
+}
+
 static int sys_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     return call(SYS_setsockopt, fd, level, name, (long)(intptr_t)value, (long)len);
@@ -339,6 +346,7 @@ const struct rv_io_driver rv_io_driver_uring = {
     .shutdown = sys_shutdown,
     .close = sys_close,
     .socket_type = sys_socket_type,
+    .pending = sys_pending,
     .cookie = sys_cookie,
 };
 

@@ -308,12 +308,21 @@ void rv_fd_set_idle(int fd, uint32_t gen, int64_t idle_ns)
     rv_fd_unlock(f, idle_ns ? word | RV_FD_IDLE : word & ~(uint64_t)RV_FD_IDLE);
 }
 
+bool rv_fd_pending(const struct rv_fd *f)
+{
+    return f->driver->pending && f->driver->pending(rv_fd_number(f)) > 0;
+}
+
 void rv_fd_drain(struct rv_io_worker *iw, int fd, uint32_t gen)
 {
     uint64_t word;
     struct rv_fd *f = lock_ours(fd, gen, &word);
     if (!f)
         return;
+    if (rv_fd_pending(f)) { /* its reader is about to get that; the next read finds the drain */
+        rv_fd_unlock(f, word | RV_FD_DRAIN);
+        return;
+    }
     struct rv_reader r = rv_stream_detach(f, NULL, -ESHUTDOWN);
     rv_fd_unlock(f, word | RV_FD_DRAIN);
     rv_stream_wake(iw, &r);

@@ -149,6 +149,8 @@ void rv_fd_unlink(struct rv_fd *f, struct rv_op *op);
 
 /* For a server: what deadline 0 means to a read; and the beginning of a drain. gen as above. */
 void rv_fd_set_idle(int fd, uint32_t gen, int64_t idle_ns);
+/* Data, or the end, waits in the socket itself: nobody has received it yet. */
+bool rv_fd_pending(const struct rv_fd *f);
 void rv_fd_drain(struct rv_io_worker *iw, int fd, uint32_t gen);
 
 /* The runtime goes: its streams end, and their fds become plain ones. No worker runs. */

@@ -71,6 +71,8 @@ struct rv_io_driver {
     int (*shutdown)(int fd, int how);
     int (*close)(int fd);
     int (*socket_type)(int fd);                    /* SOCK_STREAM ...; -ENOTSOCK, -EBADF */
+    /* 1: data or the end waits in it; NULL: unknown */
+    int (*pending)(int fd);
     int (*cookie)(int fd, uint64_t *ret_cookie);   /* SO_COOKIE: which socket this number is now */
 };
 

@@ -255,7 +255,9 @@ void rv_acceptor_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res
         list(a, fd);
     else
         note_error(iw, a, fd);
-    bool stop = !last && a->waiting >= WAITING_MAX;
+    /* The room shrinks while a multishot goes on: from half of MULTI_ROOM on it must be one by one,
+     * and until the cancellation has reached the kernel no burst is larger than that. */
+    bool stop = !last && (a->waiting >= WAITING_MAX || a->room < a->waiting + MULTI_ROOM / 2);
     if (last)
         a->op = 0;
     uint64_t token = a->token;
@@ -328,6 +330,7 @@ int rv_acceptor_take(struct rv_acceptor *a, uint32_t room, reeve_time deadline)
     while (r >= 0) {
         iw = rv_io_self();
         rv_lock_acquire(&a->lock);
+        a->room = room;
         int fd = unlist(a);
         int error = a->error;
         if (fd >= 0 || error < 0) {

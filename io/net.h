@@ -29,6 +29,7 @@ struct rv_acceptor {
     int64_t resume_at;        /* no accept before that time: descriptors ran out; 0: any time */
     int32_t error;            /* what ends it */
     /* connections accepted and not taken, in a list through their slots */
+    uint32_t room;            /* for more of them in the taker's view, at the last take */
     uint32_t waiting;
     int first, last;
 };

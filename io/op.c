@@ -119,7 +119,8 @@ static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t sta
         rv_op_queue(iw, op);
         return;
     }
-    op->res = res == -EINTR && state == RV_OPS_CANCELLING ? -ECANCELED : res;
+    bool nothing = res == -EINTR || res == -EAGAIN;
+    op->res = nothing && state == RV_OPS_CANCELLING ? -ECANCELED : res;
     /* Releases the result to the task, which acquires it when it runs again; it owns the op then.
      * */
     rv_wait_fire(iw->io->sched, iw->w, op->token, RV_WOKEN, UINT32_MAX);

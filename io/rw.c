@@ -270,6 +270,7 @@ static int send_pieces(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *o
     for (;;) {
         op->addr = (void *)(uintptr_t)data;
         op->len = len < PIECE_MAX ? (uint32_t)len : PIECE_MAX;
+        op->retries = 0;
         op->token = rv_wait_arm(s, t, rv_op_id(NULL, op));
         rv_op_queue(iw, op);
         rv_wait_park(iw->w, t, until);

@@ -39,6 +39,7 @@
 #define FOREIGN_LAST_CALLS 64
 
 struct rv_sim *rv_sim_world;
+static struct rv_sim *stuck; /* worlds that nobody can take down any more */
 
 /* ---- dice ------------------------------------------------------------------------------------ */
 
@@ -245,15 +246,14 @@ static void call_foreign(struct rv_sim *sim)
 }
 
 /* Nothing will ever happen by itself. But somebody outside may do something. */
-static struct rv_sim_worker *ask_outside(struct rv_sim *sim)
+static bool ask_outside(struct rv_sim *sim)
 {
-    struct rv_sim_worker *sw = NULL;
-    for (int i = 0; i < FOREIGN_LAST_CALLS && !sw; i++) {
+    for (int i = 0; i < FOREIGN_LAST_CALLS; i++) {
         call_foreign(sim);
-        let_happen(sim, true);
-        sw = draw_worker(sim, NULL);
+        if (sim->heap.n > 0 || draw_worker(sim, NULL))
+            return true;
     }
-    return sw;
+    return false;
 }
 
 /* The world turns until every worker's thread has ended. */
@@ -267,7 +267,7 @@ static int run(struct rv_sim *sim)
         if (!sw) {
             let_happen(sim, true);
             sw = draw_worker(sim, NULL);
-            if (!sw && !advance_clock(sim) && !(sw = ask_outside(sim)))
+            if (!sw && !advance_clock(sim) && !ask_outside(sim))
                 return -EDEADLK;
         }
         if (sw)
@@ -525,9 +525,12 @@ int rv_sim_run(const struct rv_sim_opts *opts, struct rv_sim_result *ret)
     else
         rv_sim_tell(sim);
     *ret = sim->result;
-    if (r == 0)
+    if (r == 0) {
         take_down(sim);
-    else
-        rv_sim_world = NULL; /* the stacks of its tasks are in use for ever */
+    } else { /* the stacks of its tasks are in use for ever */
+        sim->next_stuck = stuck;
+        stuck = sim;
+        rv_sim_world = NULL;
+    }
     return r;
 }

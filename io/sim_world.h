@@ -168,6 +168,7 @@ struct rv_sim {
     bool root_done;
     int root_result;
     struct rv_sim_result result;
+    struct rv_sim *next_stuck;
 };
 
 /* The world that is simulated now; NULL: none. Of the one thread that does. */

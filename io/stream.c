@@ -443,7 +443,7 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
     int e = 0;
     if (word & RV_FD_ENDED)
         e = f->end;
-    else if (word & RV_FD_DRAIN)
+    else if (word & RV_FD_DRAIN && !rv_fd_pending(f))
         e = -ESHUTDOWN;
     else if (!(word & RV_FD_ARMED))
         e = request_arm(iw, f, &word, &q);

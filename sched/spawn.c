@@ -282,6 +282,7 @@ static inline int join(struct rv_worker *w, struct rv_task *t, int *ret_result, 
         if (st & RV_ST_CLAIMED || !may_inline(w, t, until))
             break;
         if (rv_pass_over(w)) {
+            (void)rv_wait_check(w->sched, w->cur); /* a loop of joins must be found by cancellers */
             rv_yield(w);
             w = rv_worker_self();
             continue;

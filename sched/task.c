@@ -213,8 +213,11 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
         if (!childless)
             rv_cancel(s, w, t, rv_task_gen(t));
     }
-    if (!childless && !rv_scope_close(t))
-        return false; /* its last child completes it, anywhere */
+    if (!childless) {
+        rv_scope_link(s, t); /* what has not started yet below must hear of a cancellation above */
+        if (!rv_scope_close(t))
+            return false; /* its last child completes it, anywhere */
+    }
     rv_count(&w->n.completed, 1);
     return end(w, t, inlined);
 }

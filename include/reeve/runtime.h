@@ -47,7 +47,8 @@ struct reeve_opts {
      * read during the call only. NULL: not pinned. */
     const int *cpus;
 
-    /** Tasks alive at a time, beyond which spawn and post say -EAGAIN. 0: 1 Mi. */
+    /** As many tasks as can surely be alive at a time, 0: 1 Mi. Beyond that spawn and post say
+     * -EAGAIN, at the latest when each worker holds some more (128). */
     unsigned tasks_max;
 
     /** Threads for calls that block. In this version it is validated and has no effect. */
@@ -150,7 +151,8 @@ struct reeve_stats {
     uint64_t skipped;     /* never started, for any reason */
     uint64_t failed;      /* returned < 0 */
     uint64_t tasks_live;  /* gauge: spawned and not yet over */
-    uint64_t stacks_live; /* gauge: stacks that belong to a task just now */
+    /* gauge: stacks that belong to a task, or lie ready at hand of a worker */
+    uint64_t stacks_live;
 
     /* scheduling */
     uint64_t polls;        /* picks: a task was started or resumed */

@@ -319,13 +319,17 @@ static void allow_fds(unsigned more)
 
 TEST(when_descriptors_run_out_accepting_pauses_without_spinning_and_recovers)
 {
-    enum { PEERS = 60, SPARE = 10, PAUSES = 4 };
+    enum { PEERS = 60, SERVERS = 3, SPARE = 10, PAUSES = 4 };
     struct server sv = { .how = { .handler = echo, .conns_max = 1000 } };
     int fd[PEERS];
-    server_start(&sv, 2);
+    uring_or_skip();
+    reeve *rt;
+    CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .workers = 2 }));
     for (int i = 0; i < PEERS; i++)
         fd[i] = peer_socket();
-    allow_fds(SPARE);
+    allow_fds(SERVERS + SPARE); /* the kernel looks at the limit when an accept is requested */
+    server_post(&sv, rt);
+    await_sem(&sv.listening);
     for (int i = 0; i < PEERS; i++) {
         CHECK_OK(peer_try(fd[i], sv.port));
         peer_send(fd[i], "?", 1);
@@ -458,7 +462,7 @@ TEST(a_drain_echoes_what_was_received_and_ends_idle_readers)
             peer_send(fd[i], "the rest", 8);
     }
     server_cancel(&sv);
-    await_refusal(sv.port); /* it drains now */
+    await_closed_door(sv.port); /* it drains now */
     signal_fd(sv.go_fd, PEERS);
     for (int i = 0; i < PEERS; i++) {
         if (i % 2) {
@@ -496,7 +500,7 @@ TEST(a_drain_echoes_what_came_before_the_first_read)
         await_sem(&sv.event);
     }
     server_cancel(&sv);
-    await_refusal(sv.port);
+    await_closed_door(sv.port);
     signal_fd(sv.go_fd, PEERS);
     for (int i = 0; i < PEERS; i++) {
         peer_receive(fd[i], back, 9);
@@ -551,7 +555,7 @@ TEST(a_draining_handler_can_do_all_but_wait_for_more)
     int fd = peer_connect(sv.port);
     await_sem(&sv.event);
     server_cancel(&sv);
-    await_refusal(sv.port);
+    await_closed_door(sv.port);
     signal_fd(sv.go_fd, 1);
     peer_receive(fd, back, 8);
     CHECK_MEM_EQ(back, "farewell", 8);
@@ -599,9 +603,10 @@ TEST(a_handler_that_ignores_the_drain_is_cancelled_after_drain_ns)
 
 TEST(a_negative_drain_ns_cancels_at_once)
 {
-    struct server sv = { .how.drain_ns = -1 };
-    stop_ignored(&sv); /* the default of 10 s could not have passed: see the next check */
-    CHECK_LT(sv.result, 0);
+    struct server sv = { .how.drain_ns = -3600 * REEVE_SEC };
+    stop_ignored(&sv); /* or the test's time would be up */
+    struct server least = { .how.drain_ns = INT64_MIN };
+    stop_ignored(&least);
 }
 
 TEST(a_deadline_ends_a_server_in_the_same_way)
@@ -613,7 +618,7 @@ TEST(a_deadline_ends_a_server_in_the_same_way)
         if (peer_try(fd, sv.port) == 0 && i % 2)
             peer_send(fd, "hello", 5);
         CHECK_EQ(server_wait(&sv), -ETIMEDOUT);
-        await_refusal(sv.port);
+        await_closed_door(sv.port);
         close(fd);
         CHECK_EQ(stats_of(sv.rt).conns_live, 0);
         server_end(&sv);
@@ -669,8 +674,7 @@ TEST(a_server_that_begins_during_a_shutdown_ends_at_once)
     for (int i = 0; i < 50; i++) {
         CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .workers = 2 }));
         server_post(&sv, rt);
-        int r = reeve_shutdown(rt, 0);
-        CHECK_EQ(r, 0);
+        CHECK_EQ(reeve_shutdown(rt, 0), 0);
         CHECK_EQ(server_wait(&sv), 0);
         reeve_destroy(rt);
         server_free(&sv);
@@ -732,40 +736,33 @@ static void note_listening(int fd, void *ctx)
 TEST(listening_tells_the_port_once_and_connections_can_come_in_from_then_on)
 {
     uring_or_skip();
-    struct server sv = { .how.handler = echo };
+    struct server sv = { .how = { .handler = echo, .listening = note_listening } };
     CHECK_OK(reeve_create(&serving_runtime, NULL));
     server_post(&sv, serving_runtime);
     await_sem(&sv.listening);
-    CHECK_EQ(server_stop(&sv), 0);
-    server_free(&sv);
-
-    struct server noted = { .how = { .handler = echo, .listening = note_listening } };
-    server_post(&noted, serving_runtime);
-    await_sem(&noted.listening);
-    CHECK_GT(noted.port, 0);
-    int fd = peer_connect(noted.port);
+    CHECK_GT(sv.port, 0);
+    int fd = peer_connect(sv.port);
     peer_echo(fd, "hello", 5);
     close(fd);
-    CHECK_EQ(server_stop(&noted), 0);
+    CHECK_EQ(server_stop(&sv), 0);
     CHECK_EQ(listenings, 1);
-    server_end(&noted);
+    server_end(&sv);
 }
 
 /* ---- handlers -------------------------------------------------------------------------------- */
-
-static int write_after_go(void *arg)
-{
-    struct server *sv = reeve_self() ? *(struct server **)arg : NULL;
-    CHECK_OK(await_fd(sv->go_fd));
-    int fd = ((int *)((struct server **)arg + 1))[0];
-    CHECK_EQ(reeve_write(fd, "late", 4, LONG), 4);
-    return 0;
-}
 
 struct late {
     struct server *sv;
     int fd;
 };
+
+static int write_after_go(void *arg)
+{
+    struct late *l = arg;
+    CHECK_OK(await_fd(l->sv->go_fd));
+    CHECK_EQ(reeve_write(l->fd, "late", 4, LONG), 4);
+    return 0;
+}
 
 static int leave_a_writer(int fd, void *ctx)
 {

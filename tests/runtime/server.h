@@ -187,15 +187,20 @@ static inline void peer_reset(int fd)
     close(fd);
 }
 
-/* The listener is gone: nobody can connect any more. */
-static inline void await_refusal(int port)
+/* The listener is gone. The server does not notice who looks: nothing connects. */
+static inline void await_closed_door(int port)
 {
+    struct sockaddr_in at = { .sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     for (;;) {
-        int fd = peer_socket(), r = peer_try(fd, port);
+        int one = 1, fd = peer_socket();
+        CHECK_EQ(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+        int r = bind(fd, (struct sockaddr *)&at, sizeof at) < 0 ? -errno : 0;
         close(fd);
-        if (r == -ECONNREFUSED)
+        if (r == 0)
             return;
-        CHECK_EQ(r, 0);
+        CHECK_EQ(r, -EADDRINUSE);
         pause_ms(1);
     }
 }

@@ -276,6 +276,8 @@ static inline void host_run_virtual_on(struct host *h)
         bool any = false;
         for (uint32_t i = 0; i < h->s.nworkers; i++)
             any |= host_turn(h->s.workers[i]);
+        for (uint32_t i = 0; i < h->s.nworkers; i++) /* a later one may have sent it something */
+            any |= rv_worker_has_work(h->s.workers[i]);
         if (!any && rv_load_acquire(&h->s.stopping))
             break;
         if (!any)
