@@ -53,7 +53,7 @@ void rv_group_finish(struct rv_io_worker *iw)
     struct rv_group *g = &iw->group;
     rv_unmap(g->base, g->bytes * g->bufs);
     rv_unmap(g->leases, sizeof *g->leases * g->bufs);
-    *g = (struct rv_group){0};
+    *g = (struct rv_group){ 0 };
 }
 
 /* The record's first time: until now nothing has touched its memory. */
@@ -188,7 +188,7 @@ static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lea
             pass_on(io, iw, NULL);
             return -ENOMEM;
         }
-        *l = (struct rv_lease){.mem = (unsigned char *)(l + 1)};
+        *l = (struct rv_lease){ .mem = (unsigned char *)(l + 1) };
         l->pub.opaque[0] = (uintptr_t)io | 1;
         l->pub.cap = io->buf_bytes;
     }
@@ -204,7 +204,7 @@ static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lea
 static int await_place(struct rv_io_worker *iw, int64_t until, struct rv_lease **ret_block)
 {
     struct rv_borrow *b = &iw->io->borrow;
-    struct rv_borrower me = {.sched = iw->io->sched};
+    struct rv_borrower me = { .sched = iw->io->sched };
     me.token = rv_wait_arm(me.sched, iw->w->cur, 0);
     if (b->last)
         b->last->next = &me;
@@ -301,7 +301,7 @@ _Noreturn void rv_lease_misused(const struct reeve_buf *buf, const char *call)
 int reeve_buf_borrow(struct reeve_buf **ret_buf, reeve_time deadline)
 {
     struct rv_io_worker *iw = rv_io_in_task("reeve_buf_borrow");
-    struct rv_lease *l;
+    struct rv_lease *l = NULL;
     int r = rv_wait_check(iw->io->sched, iw->w->cur);
     if (r == 0)
         r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));

@@ -7,7 +7,8 @@
  * park may end for no reason; a cancellation may take its time.
  *
  * (1) A worker gives up its turn in reap and in park, and between announcing a park and its last
- *     look around, which ends in busy. At these points it holds no lock. They are where a real
+ *     look around, which ends in busy; and sometimes where a task queues an op, sends, or makes,
+ *     shuts down or closes a socket. At these points it holds no lock. They are where a real
  *     thread would be inside the kernel, or where what others do then matters most.
  * (2) A wake is latched: it ends the park under way, or the next one.
  * (3) Everything that completes does so in reap or detach, never inside queue or cancel.
@@ -206,11 +207,13 @@ static void queue(struct rv_io_worker *iw, struct rv_op *op)
     sw->sq_last = k;
     sw->sq_n++;
     rv_sim_record(RV_SIM_QUEUE, iw->w->index, (uint32_t)id >> 4, op->code);
+    rv_sim_leave_sometimes();
 }
 
 static ssize_t send_now(struct rv_io_worker *iw, int fd, const void *data, size_t len)
 {
     (void)iw;
+    rv_sim_leave_sometimes();
     return rv_sim_send_now(fd, data, len);
 }
 

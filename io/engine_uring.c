@@ -58,10 +58,10 @@ enum {
 struct uring {
     struct rv_ring ring;
     struct rv_bufring bufs;
-    bool bufs_added;            /* since the last publish */
+    bool bufs_added; /* since the last publish */
     bool event_armed;
     int event_fd;
-    uint64_t event_value;       /* what the read puts there: of no interest */
+    uint64_t event_value;                     /* what the read puts there: of no interest */
     struct rv_op *behind_first, *behind_last; /* the backlog */
 };
 
@@ -109,8 +109,7 @@ static int sys_setsockopt(int fd, int level, int name, const void *value, sockle
 
 static int sys_getsockopt(int fd, int name, void *value, socklen_t len)
 {
-    return call(SYS_getsockopt, fd, SOL_SOCKET, name, (long)(intptr_t)value,
-                (long)(intptr_t)&len);
+    return call(SYS_getsockopt, fd, SOL_SOCKET, name, (long)(intptr_t)value, (long)(intptr_t)&len);
 }
 
 static int sys_shutdown(int fd, int how)
@@ -141,16 +140,16 @@ static const struct {
     uint8_t opcode, flags;
     uint16_t ioprio;
 } plan[RV_OP_CODES] = {
-    [RV_OP_NOP] = {IORING_OP_NOP, 0, 0},
-    [RV_OP_ACCEPT] = {IORING_OP_ACCEPT, 0, 0},
-    [RV_OP_ACCEPT_MULTI] = {IORING_OP_ACCEPT, 0, RV_URING_ACCEPT_MULTISHOT},
-    [RV_OP_CONNECT] = {IORING_OP_CONNECT, 0, 0},
-    [RV_OP_RECV] = {IORING_OP_RECV, 0, 0},
-    [RV_OP_RECV_PICK] = {IORING_OP_RECV, IOSQE_BUFFER_SELECT, 0},
-    [RV_OP_RECV_MULTI] = {IORING_OP_RECV, IOSQE_BUFFER_SELECT, RV_URING_RECV_MULTISHOT},
-    [RV_OP_SEND] = {IORING_OP_SEND, 0, 0},
-    [RV_OP_READ] = {IORING_OP_READ, 0, 0},
-    [RV_OP_WRITE] = {IORING_OP_WRITE, 0, 0},
+    [RV_OP_NOP] = { IORING_OP_NOP, 0, 0 },
+    [RV_OP_ACCEPT] = { IORING_OP_ACCEPT, 0, 0 },
+    [RV_OP_ACCEPT_MULTI] = { IORING_OP_ACCEPT, 0, RV_URING_ACCEPT_MULTISHOT },
+    [RV_OP_CONNECT] = { IORING_OP_CONNECT, 0, 0 },
+    [RV_OP_RECV] = { IORING_OP_RECV, 0, 0 },
+    [RV_OP_RECV_PICK] = { IORING_OP_RECV, IOSQE_BUFFER_SELECT, 0 },
+    [RV_OP_RECV_MULTI] = { IORING_OP_RECV, IOSQE_BUFFER_SELECT, RV_URING_RECV_MULTISHOT },
+    [RV_OP_SEND] = { IORING_OP_SEND, 0, 0 },
+    [RV_OP_READ] = { IORING_OP_READ, 0, 0 },
+    [RV_OP_WRITE] = { IORING_OP_WRITE, 0, 0 },
 };
 
 static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
@@ -304,7 +303,7 @@ static int start(struct rv_io_worker *iw)
     struct uring *u = rv_alloc_aligned(sizeof *u, RV_CACHE_LINE);
     if (!u)
         return -ENOMEM;
-    *u = (struct uring){.event_fd = -1};
+    *u = (struct uring){ .event_fd = -1 };
     iw->engine = u;
     int r = rv_ring_init(&u->ring, SQ_ENTRIES, CQ_ENTRIES, RV_RING_FLAGS, &io->caps.off);
     if (r >= 0)
@@ -386,19 +385,23 @@ _Static_assert(RV_OPF_BUFFER == RV_URING_CQE_F_BUFFER, "flags are passed on as t
 _Static_assert(RV_OPF_MORE == RV_URING_CQE_F_MORE, "flags are passed on as they are");
 _Static_assert(RV_OPF_BUFFER_SHIFT == RV_URING_CQE_BUFFER_SHIFT, "and so is the buffer's id");
 
-static uint32_t dispatch(struct rv_io_worker *iw)
+/* Acts on what is in the CQ, but on no more than `max`: what a pass cannot run is better left in
+ * there, where it needs no place in a queue and its memory is still to be fetched. How many. */
+static uint32_t dispatch(struct rv_io_worker *iw, uint32_t max)
 {
     struct uring *u = iw->engine;
     struct rv_cqe batch[BATCH];
     uint32_t total = 0;
     unsigned n;
-    while ((n = rv_ring_peek(&u->ring, batch, BATCH)) > 0) { /* (3) */
+    do {
+        unsigned room = max - total < BATCH ? max - total : BATCH;
+        n = rv_ring_peek(&u->ring, batch, room); /* (3) */
         if (n >= PREFETCH_MIN)
             rv_op_prefetch(iw, &batch[0].user_data, sizeof batch[0], n);
         for (unsigned i = 0; i < n; i++)
             complete(iw, &batch[i]);
         total += n;
-    }
+    } while (n > 0 && total < max);
     return total;
 }
 
@@ -437,7 +440,7 @@ static bool reap(struct rv_worker *w, uint32_t ready)
         if (rv_ring_unsubmitted(&u->ring) || rv_ring_taskrun(&u->ring) ||
             rv_ring_overflowed(&u->ring))
             enter(iw, 0, RV_RING_NOW);
-        n = dispatch(iw);
+        n = dispatch(iw, READY_ENOUGH);
         total += n;
         ready += n; /* nearly each completion makes a task ready */
     } while (n > 0 && ready < READY_ENOUGH && rv_ring_taskrun(&u->ring));
@@ -502,7 +505,7 @@ static void give_index_back(struct rv_ring *r)
 {
     if (!r->enter_flags)
         return;
-    struct io_uring_rsrc_update where = {.offset = (uint32_t)r->enter_fd};
+    struct io_uring_rsrc_update where = { .offset = (uint32_t)r->enter_fd };
     rv_ring_register(r, IORING_UNREGISTER_RING_FDS, &where, 1);
     r->enter_fd = r->fd;
     r->enter_flags = 0;
@@ -517,7 +520,7 @@ static void detach(struct rv_worker *w)
         prepare(iw);
         cancel_all(iw);
         enter(iw, 1, RV_RING_FOREVER);
-        dispatch(iw);
+        dispatch(iw, UINT32_MAX);
     }
     rv_io_left(iw);
     give_index_back(&u->ring);

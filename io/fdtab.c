@@ -177,7 +177,7 @@ static void cancel(struct rv_io_worker *iw, struct rv_op *op)
 /* Throws everybody out; under the lock. */
 static struct cut cut_off(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word)
 {
-    struct cut c = {.reader = rv_stream_detach(f, NULL, -ECANCELED), .unread = f->first};
+    struct cut c = { .reader = rv_stream_detach(f, NULL, -ECANCELED), .unread = f->first };
     f->first = f->last = NULL;
     f->unread_bufs = 0;
     f->unread_bytes = 0;
@@ -227,7 +227,7 @@ int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_ge
     if (!f)
         return -EMFILE;
     raise_highest(fd);
-    struct cut c = {0};
+    struct cut c = { 0 };
     uint64_t word = rv_fd_lock(f);
     rv_fd_check(f, word);
     if (word & (RV_FD_OURS | RV_FD_COUNT_MASK))

@@ -20,8 +20,8 @@
 #define BUF_BYTES_MIN 256u
 #define BUF_BYTES_MAX (UINT32_C(1) << 30)
 #define BUFS 1024u
-#define BUFS_MAX 32768u        /* what a ring of buffers holds */
-#define STREAM_BUFS_MAX 8u     /* unread, of one stream */
+#define BUFS_MAX 32768u             /* what a ring of buffers holds */
+#define STREAM_BUFS_MAX 8u          /* unread, of one stream */
 #define OPS_MAX (UINT32_C(1) << 28) /* the index in an id has 28 bits */
 
 static uint32_t round_up_pow2(uint32_t n)

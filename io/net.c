@@ -34,8 +34,8 @@
 #include "sched/wait.h"
 
 #define BACKLOG 4096
-#define WAITING_MAX 128u   /* taken by nobody: the multishot is cancelled */
-#define MULTI_ROOM 512u    /* with room for so many more, a burst may come in */
+#define WAITING_MAX 128u /* taken by nobody: the multishot is cancelled */
+#define MULTI_ROOM 512u  /* with room for so many more, a burst may come in */
 #define PAUSE_NS (100 * REEVE_MS)
 
 static int set_int(const struct rv_io_driver *driver, int fd, int level, int name, int value)
@@ -194,7 +194,7 @@ int reeve_dial(const char *addr, reeve_time deadline)
 
 void rv_acceptor_start(struct rv_acceptor *a, int listener)
 {
-    *a = (struct rv_acceptor){.fd = listener, .first = -1, .last = -1};
+    *a = (struct rv_acceptor){ .fd = listener, .first = -1, .last = -1 };
 }
 
 static void list(struct rv_acceptor *a, int fd)

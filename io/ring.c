@@ -337,6 +337,8 @@ static int enter_once(struct rv_ring *r, unsigned submit, unsigned min_complete,
         arg = (long)(intptr_t)&ext;
         arg_bytes = sizeof ext;
     }
+    if (rv_ring_taskrun(r))
+        rv_ring_clear_taskrun(r);
     long args[6] = { r->enter_fd, (long)submit, (long)min_complete, (long)flags, arg, arg_bytes };
     int n = call(__NR_io_uring_enter, args);
     r->enters++;

@@ -155,6 +155,16 @@ static inline bool rv_ring_has_cqe(const struct rv_ring *r)
     return rv_ring_load(r->k_cq_tail) != r->cq_head;
 }
 
+/* Clears the flag, right before an enter that runs what it stands for. The kernel adds work first
+ * and sets the flag afterwards: when the owner runs the work in between, a flag stays behind with
+ * nothing under it, and an enter that finds no work leaves it there. Who believed it would enter
+ * for ever. Whatever is added from here on sets it again, and so does what the enter leaves over;
+ * the kernel changes the word by atomic operations only. */
+static inline void rv_ring_clear_taskrun(struct rv_ring *r)
+{
+    __atomic_fetch_and(r->k_sq_flags, ~(uint32_t)IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
+}
+
 /* Whether an enter would make completions that do not exist yet. False on a ring without
  * TASKRUN_FLAG, whose completions come by themselves. Any thread. */
 static inline bool rv_ring_taskrun(const struct rv_ring *r)

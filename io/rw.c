@@ -60,7 +60,7 @@ static ssize_t read_once(struct rv_io_worker *iw, enum rv_op_code code, int fd, 
 static ssize_t read_block(struct rv_io_worker *iw, enum rv_op_code code, int fd,
                           reeve_time deadline, struct rv_lease **ret_lease)
 {
-    struct rv_lease *l;
+    struct rv_lease *l = NULL;
     int r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));
     if (r < 0)
         return r;
@@ -196,7 +196,7 @@ uint64_t rv_turns_end(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, i
 /* Waits for the turn, with the slot locked; unlocks. 0: it is ours. */
 static int await_turn(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int64_t until)
 {
-    struct rv_turn me = {.sched = iw->io->sched};
+    struct rv_turn me = { .sched = iw->io->sched };
     me.token = rv_wait_arm(me.sched, iw->w->cur, 0);
     rv_fd_unlock(f, queue_turn(f, word, &me));
     int why = rv_wait_park(iw->w, iw->w->cur, until);

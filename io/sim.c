@@ -105,11 +105,21 @@ void rv_sim_record(uint32_t kind, uint32_t worker, uint64_t index, int64_t resul
 const char *rv_sim_event_name(uint32_t kind)
 {
     static const char *const names[] = {
-        [RV_SIM_RAN] = "ran",         [RV_SIM_PARK] = "park",         [RV_SIM_UNPARK] = "unpark",
-        [RV_SIM_WAKE] = "wake",       [RV_SIM_QUEUE] = "queue",       [RV_SIM_SUBMIT] = "submit",
-        [RV_SIM_CANCEL] = "cancel",   [RV_SIM_POST] = "post",         [RV_SIM_DISPATCH] = "dispatch",
-        [RV_SIM_PROVIDE] = "provide", [RV_SIM_CALL] = "call",         [RV_SIM_ARRIVE] = "arrive",
-        [RV_SIM_BREAK] = "break",     [RV_SIM_FAULT] = "fault",       [RV_SIM_CLOCK] = "clock",
+        [RV_SIM_RAN] = "ran",
+        [RV_SIM_PARK] = "park",
+        [RV_SIM_UNPARK] = "unpark",
+        [RV_SIM_WAKE] = "wake",
+        [RV_SIM_QUEUE] = "queue",
+        [RV_SIM_SUBMIT] = "submit",
+        [RV_SIM_CANCEL] = "cancel",
+        [RV_SIM_POST] = "post",
+        [RV_SIM_DISPATCH] = "dispatch",
+        [RV_SIM_PROVIDE] = "provide",
+        [RV_SIM_CALL] = "call",
+        [RV_SIM_ARRIVE] = "arrive",
+        [RV_SIM_BREAK] = "break",
+        [RV_SIM_FAULT] = "fault",
+        [RV_SIM_CLOCK] = "clock",
         [RV_SIM_NOTE] = "note",
     };
     bool known = kind < sizeof names / sizeof *names && names[kind];
@@ -162,6 +172,13 @@ void rv_sim_leave(void)
 void rv_sim_preempt(void)
 {
     rv_sim_leave();
+}
+
+void rv_sim_leave_sometimes(void)
+{
+    const struct rv_sim *sim = rv_sim_world;
+    if (sim->turn && sim->turn->w->cur && rv_sim_chance(sim->preempts))
+        rv_sim_leave();
 }
 
 static void give_turn(struct rv_sim *sim, struct rv_sim_worker *sw)
@@ -415,6 +432,7 @@ static void draw_manners(struct rv_sim *sim, struct rv_sched_opts *so)
     sim->sticky = rates[rv_sim_draw(4)];
     sim->freezes = rates[rv_sim_draw(4)] / 64;
     sim->steals = rates[rv_sim_draw(4)] / 4;
+    sim->preempts = rates[rv_sim_draw(4)] / 8;
 }
 
 static int make_sched(struct rv_sim *sim)

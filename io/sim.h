@@ -152,6 +152,8 @@ bool rv_sim_chance(uint32_t rate);
 /* The thread of the calling worker loses its CPU for a while, here; the others go on. The caller
  * holds no lock. */
 void rv_sim_preempt(void);
+/* Two connected stream sockets that reeve did not make. 0 or -EMFILE, -ENFILE, -ENOMEM. */
+int rv_sim_pair(int ret_fds[2]);
 /* Mixes something that the test did into the hash. */
 void rv_sim_note(uint64_t index, int64_t result);
 

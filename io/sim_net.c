@@ -431,6 +431,7 @@ int rv_sim_sys_socket(int family, int type, int protocol)
 {
     const struct rv_sim_faults *faults = &rv_sim_world->opts.faults;
     (void)protocol;
+    rv_sim_leave_sometimes();
     if (family != AF_INET && family != AF_INET6)
         return said(CALL_SOCKET, -EAFNOSUPPORT);
     if ((type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != SOCK_STREAM)
@@ -447,6 +448,28 @@ int rv_sim_sys_socket(int family, int type, int protocol)
     if (fd < 0)
         rv_sim_file_drop(f);
     return said(CALL_SOCKET, fd);
+}
+
+int rv_sim_pair(int ret_fds[2])
+{
+    struct rv_sim_file *a = take_file(RV_SIM_PLAIN), *b = take_file(RV_SIM_PLAIN);
+    int r = a && b ? make_pipes(a, b) : -ENFILE;
+    int x = r == 0 ? take_fd(a) : r, y = x >= 0 ? take_fd(b) : x;
+    if (y < 0) {
+        if (x >= 0)
+            rv_sim_world->fds[x - RV_SIM_FD_FIRST] = 0;
+        if (a)
+            rv_sim_file_drop(a);
+        if (b)
+            rv_sim_file_drop(b);
+        return y;
+    }
+    a->kind = b->kind = RV_SIM_STREAM;
+    a->peer = b;
+    b->peer = a;
+    ret_fds[0] = x;
+    ret_fds[1] = y;
+    return 0;
 }
 
 int rv_sim_sys_bind(int fd, const struct sockaddr *addr, socklen_t len)
@@ -493,6 +516,7 @@ int rv_sim_sys_setsockopt(int fd, int level, int name, const void *value, sockle
 
 int rv_sim_sys_shutdown(int fd, int how)
 {
+    rv_sim_leave_sometimes();
     struct rv_sim_file *f = rv_sim_file_of(fd);
     if (!f)
         return said(CALL_SHUTDOWN, -EBADF);
@@ -510,6 +534,7 @@ int rv_sim_sys_shutdown(int fd, int how)
 
 int rv_sim_sys_close(int fd)
 {
+    rv_sim_leave_sometimes();
     struct rv_sim_file *f = rv_sim_file_of(fd);
     if (!f)
         return said(CALL_CLOSE, -EBADF);

@@ -25,7 +25,8 @@ static void __attribute__((format(printf, 2, 3))) tell(struct rv_sim *sim, const
 static void tell_worker(struct rv_sim *sim, const struct rv_sim_worker *sw)
 {
     struct rv_worker *w = sw->w;
-    tell(sim, "worker %u: %s, until %lld, woken %d, frozen %d; queued %u, inbox %s; completions %u, "
+    tell(sim,
+         "worker %u: %s, until %lld, woken %d, frozen %d; queued %u, inbox %s; completions %u, "
          "requests %u; buffers: %u with the kernel, %u free by its own count, of %u; streams that "
          "starve: %s",
          w->index, sw->ended ? "ended" : sw->parked ? "parked" : "running",

@@ -90,7 +90,7 @@ static bool well_filled(const struct rv_io *io, const struct rv_fd *f)
 
 struct rv_reader rv_stream_detach(struct rv_fd *f, struct rv_lease *lease, int end)
 {
-    struct rv_reader none = {0}, *r = rv_load_relaxed(&f->reader);
+    struct rv_reader none = { 0 }, *r = rv_load_relaxed(&f->reader);
     if (!r)
         return none;
     rv_store_relaxed(&f->reader, NULL);
@@ -298,8 +298,8 @@ static void finish(struct rv_io_worker *iw, struct rv_op *op, uint64_t word, int
     rv_stream_wake(iw, &r);
 }
 
-/* The last completion of this flight. */
-static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
+/* The last completion of this flight: what becomes of the stream. */
+static void settle(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
 {
     struct rv_fd *f = rv_fd_slot(op->fd);
     uint64_t word = rv_fd_lock(f);
@@ -322,7 +322,14 @@ static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
         starve(iw, op);
     else if (!pause)
         arm(iw, op);
-    if (iw->starved_first)
+}
+
+/* The last completion of this flight. Whatever became of it, there is one less in the air, and one
+ * that starves may take its place: the buffer that this one did not take comes home to nobody. */
+static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
+{
+    settle(iw, op, res);
+    if (iw->starved_first && !iw->leaving)
         rv_stream_feed(iw);
 }
 
@@ -386,7 +393,7 @@ static void perform(struct rv_io_worker *iw, const struct request *q)
 
 static void resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
 {
-    struct request q = {0};
+    struct request q = { 0 };
     if (!well_filled(iw->io, f))
         request_arm(iw, f, &word, &q); /* if it fails, the next read that waits does it */
     rv_fd_unlock(f, word);
@@ -439,7 +446,7 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
 {
     struct rv_worker *w = iw->w;
     struct rv_task *t = w->cur;
-    struct request q = {0};
+    struct request q = { 0 };
     int e = 0;
     if (word & RV_FD_ENDED)
         e = f->end;
@@ -478,7 +485,7 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
 ssize_t rv_stream_take(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                        struct rv_lease **ret_lease)
 {
-    struct rv_reader r = {.room = SIZE_MAX};
+    struct rv_reader r = { .room = SIZE_MAX };
     int e = may_read(f, word);
     if (e < 0) {
         rv_fd_unlock(f, word);
@@ -535,7 +542,7 @@ static ssize_t copy_whole(struct rv_io_worker *iw, struct rv_fd *f, uint64_t wor
 ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                        void *buf, size_t len)
 {
-    struct rv_reader r = {.room = len};
+    struct rv_reader r = { .room = len };
     uint32_t gen = rv_fd_gen(word);
     int e = may_read(f, word);
     if (e < 0) {

@@ -15,7 +15,7 @@ static int received(void *arg)
 {
     (void)arg;
     struct pair p = pair_make();
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     peer_send(p.peer, "some bytes", 10);
     CHECK_EQ(reeve_buf_recv(p.fd, &b, LONG), 10);
     CHECK_EQ(b->len, 10);
@@ -55,7 +55,7 @@ static int round_trips(void *arg)
     (void)arg;
     struct pair p = pair_make();
     for (int i = 0; i < 300; i++) {
-        struct reeve_buf *b;
+        struct reeve_buf *b = NULL;
         peer_send(p.peer, "x", 1);
         CHECK_EQ(reeve_buf_recv(p.fd, &b, LONG), 1);
         if (i % 3 == 0) {
@@ -83,7 +83,7 @@ static int last_one(void *arg)
 {
     (void)arg;
     struct pair p = pair_make();
-    struct reeve_buf *held, *b;
+    struct reeve_buf *held = NULL, *b = NULL;
     pthread_t thread;
     peer_send(p.peer, "x", 1);
     CHECK_EQ(reeve_buf_recv(p.fd, &held, LONG), 1);
@@ -110,7 +110,7 @@ static int borrow_and_send(void *arg)
     (void)arg;
     struct pair p = pair_make();
     for (int i = 0; i < 100; i++) {
-        struct reeve_buf *b;
+        struct reeve_buf *b = NULL;
         CHECK_EQ(reeve_buf_borrow(&b, LONG), 0);
         CHECK_EQ(b->len, 0);
         CHECK_EQ(b->cap, 16384);
@@ -150,7 +150,7 @@ static int borrow_one(void *arg)
 static int waits(void *arg)
 {
     (void)arg;
-    struct reeve_buf *out[2], *b;
+    struct reeve_buf *out[2] = { NULL }, *b = NULL;
     struct borrower who[3] = { 0 };
     struct reeve_group g = { 0 };
     for (int i = 0; i < 2; i++)
@@ -186,7 +186,7 @@ TEST(who_borrows_when_all_are_out_waits_his_turn)
 static int cancelled_borrower(void *arg)
 {
     (void)arg;
-    struct reeve_buf *out, *b;
+    struct reeve_buf *out = NULL, *b = NULL;
     struct borrower who = { 0 };
     reeve_task *t;
     CHECK_EQ(reeve_buf_borrow(&out, LONG), 0);
@@ -209,7 +209,7 @@ TEST(a_cancelled_borrower_takes_nothing)
 static int takes_it_anyway(void *arg)
 {
     (void)arg;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     for (int i = 0; i < 4; i++) {
         CHECK_EQ(reeve_buf_borrow(&b, SOON), 0);
         b->len = 1;
@@ -231,7 +231,7 @@ static int return_twice(void *arg)
 {
     (void)arg;
     struct pair p = pair_make();
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     peer_send(p.peer, "x", 1);
     CHECK_EQ(reeve_buf_recv(p.fd, &b, LONG), 1);
     reeve_buf_return(b);
@@ -242,7 +242,7 @@ static int return_twice(void *arg)
 static int send_returned(void *arg)
 {
     (void)arg;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(reeve_buf_borrow(&b, LONG), 0);
     reeve_buf_return(b);
     return (int)reeve_buf_send(1, b, LONG);
@@ -260,7 +260,7 @@ static int return_foreign(void *arg)
 static int send_outside(void *arg)
 {
     (void)arg;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(reeve_buf_borrow(&b, LONG), 0);
     b->data += 1;
     b->len = b->cap;
@@ -270,7 +270,7 @@ static int send_outside(void *arg)
 TEST(misuse_of_a_lease_ends_the_process_with_a_sentence)
 {
     uring_or_skip();
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_DIES("reeve_buf_return was given a buffer that has been returned already",
                reeve_run(return_twice, NULL, .workers = 1));
     CHECK_DIES("reeve_buf_send was given a buffer that has been returned already",

@@ -48,7 +48,7 @@ TEST(a_sleeping_worker_is_woken_through_its_eventfd_too)
 static int echo_once(void *arg)
 {
     struct pair *p = arg;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     for (int i = 0; i < 50; i++) {
         ssize_t n = reeve_buf_recv(p->fd, &b, LONG);
         CHECK_EQ(n, 4);

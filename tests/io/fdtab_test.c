@@ -65,7 +65,7 @@ static int says_ebadf(void *arg)
     (void)arg;
     struct pair p = pair_make();
     char c;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(reeve_read(p.fd, &c, 1, REEVE_POLL), -ETIMEDOUT); /* a stream is in flight now */
     CHECK_EQ(reeve_close(p.fd), 0);
     if (is_open(p.fd)) {

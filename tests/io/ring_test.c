@@ -276,6 +276,20 @@ static void check_timed_wait(struct rv_ring *r)
     CHECK_EQ(next(r).user_data, 1);
 }
 
+TEST(a_stale_promise_of_work_is_gone_after_one_enter)
+{
+    struct rv_ring r;
+    open_ring(&r, 8, 16);
+    if (!(r.flags & IORING_SETUP_TASKRUN_FLAG))
+        SKIP("no TASKRUN_FLAG here");
+    /* What the kernel leaves behind when the owner runs work between its addition and the flag. */
+    __atomic_fetch_or(r.k_sq_flags, IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
+    CHECK(rv_ring_taskrun(&r));
+    CHECK_OK(rv_ring_enter(&r, 0, 0, RV_RING_NOW));
+    CHECK(!rv_ring_taskrun(&r));
+    rv_ring_finish(&r);
+}
+
 TEST(a_timed_wait_ends_when_its_time_has_come)
 {
     struct rv_ring r;

@@ -245,7 +245,7 @@ static int pipes(void *arg)
     (void)arg;
     int ends[2];
     char buf[8];
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
     CHECK_EQ(reeve_write(ends[1], "pipe", 4, LONG), 4);
     CHECK_EQ(reeve_read(ends[0], buf, sizeof buf, LONG), 4);
@@ -345,7 +345,7 @@ static int foreign_socket(void *arg)
     (void)arg;
     int ends[2];
     char buf[8];
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     CHECK_EQ(reeve_write(ends[1], "hello", 5, LONG), 5);
     CHECK_EQ(reeve_buf_recv(ends[0], &b, LONG), 5);

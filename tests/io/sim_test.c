@@ -4,6 +4,7 @@
  */
 #define CHECK_MAIN
 #include "tests/io/sim_echo.h"
+#include "tests/io/sim_sink.h"
 #include "tests/io/sim_tasks.h"
 
 #include <fcntl.h>
@@ -49,6 +50,13 @@ TEST(a_server_in_one_call_ends_in_order_whatever_happens)
 {
     struct rv_sim_result sum;
     seeds_all(500, serve_run_wild, &sum);
+}
+
+TEST(streams_share_a_handful_of_buffers)
+{
+    struct rv_sim_result sum;
+    if (seeds_all(300, sink_run, &sum))
+        CHECK_GT(sum.seen.starved, 0);
 }
 
 /* ---- the simulation itself ------------------------------------------------------------------- */
@@ -197,7 +205,7 @@ TEST(one_simulation_runs_at_a_time)
     CHECK_EQ(result.result, -EBUSY);
 }
 
-/* ---- planted bugs: a harness that cannot fail proves nothing ---------------------------------- */
+/* ---- planted bugs: a harness that cannot fail proves nothing --------------------------------- */
 
 #define CANARY_SEEDS 24
 

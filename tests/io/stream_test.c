@@ -94,7 +94,7 @@ static int leases(void *arg)
     struct sender s = { p.peer, 1 << 20, 0 };
     pthread_t thread;
     CHECK_EQ(pthread_create(&thread, NULL, send_pattern, &s), 0);
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     size_t at = 0;
     ssize_t n;
     while ((n = reeve_buf_recv(p.fd, &b, LONG)) > 0) {
@@ -186,7 +186,7 @@ static int times_out(void *arg)
     (void)arg;
     struct pair p = pair_make();
     char buf[8];
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, SOON), -ETIMEDOUT);
     CHECK_EQ(reeve_buf_recv(p.fd, &b, SOON), -ETIMEDOUT);
     peer_send(p.peer, "after", 5);
@@ -265,7 +265,7 @@ static int second(void *arg)
     struct reading r = { .fd = p.fd };
     reeve_task *t;
     char buf[8];
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     CHECK_EQ(reeve_spawn(&t, read_some, &r), 0);
     await_waiter(p.fd, A_READER);
     CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, LONG), -EBUSY);
@@ -450,7 +450,7 @@ struct echo {
 static int echo(void *arg)
 {
     struct echo *e = arg;
-    struct reeve_buf *b;
+    struct reeve_buf *b = NULL;
     for (int i = 0; i < e->rounds; i++) {
         for (size_t got = 0; got < 8;) {
             CHECK_GT(reeve_buf_recv(e->fd, &b, LONG), 0);
@@ -519,7 +519,7 @@ static int closed_starving(void *arg)
 {
     (void)arg;
     struct pair p[8];
-    struct reeve_buf *held[2];
+    struct reeve_buf *held[2] = { NULL };
     for (int i = 0; i < 8; i++)
         p[i] = pair_make();
     for (int i = 0; i < 2; i++) {
