@@ -68,7 +68,7 @@ uint64_t rv_wait_arm(struct rv_sched *s, struct rv_task *t, uint64_t op)
 
 bool rv_wait_disarm(struct rv_task *t)
 {
-    uint64_t ww = rv_load_relaxed(&t->ww);
+    uint64_t ww = rv_load_acquire(&t->ww); /* pairs with rv_wait_fire(), as in rv_wait_park() */
     bool unfired = (ww & WW_STATE) == RV_WW_ARMED && rv_cas(&t->ww, &ww, ww & ~(uint64_t)0xf);
     if (!unfired)
         rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
@@ -125,7 +125,9 @@ int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
     rv_store_release(&t->run.until, until);
     rv_suspend(w, RV_HOOK_PARK);
 
-    uint64_t ww = rv_load_relaxed(&t->ww);
+    /* Pairs with the compare-and-swap in rv_wait_fire(): what came before it is ours to read. Where
+     * it found PARKED the queues have told us already, where it found ARMED nobody has. */
+    uint64_t ww = rv_load_acquire(&t->ww);
     RV_ASSERT((ww & WW_STATE) == RV_WW_FIRED);
     rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
     return (int)(ww >> WW_REASON_SHIFT & 3);
