@@ -232,7 +232,7 @@ int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until)
     struct rv_borrow *b = &iw->io->borrow;
     struct rv_lease *l = NULL;
     rv_lock_acquire(&b->lock);
-    if (b->first || b->out == b->out_max) {
+    if (b->out == b->out_max) { /* as long as anybody waits, too: (3) */
         int r = await_place(iw, until, &l);
         if (r < 0)
             return r;

@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "io/fdtab.h"
 #include "io/sim_world.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
@@ -482,11 +483,21 @@ static int make_io(struct rv_sim *sim)
     return sim->ops ? 0 : -ENOMEM;
 }
 
+/* What the runtime left open is closed as its owner would close it; or the number would still be
+ * known as that socket's when another world has it. */
+static void close_what_is_left(const struct rv_sim *sim)
+{
+    for (uint32_t i = 0; sim->fds && i < sim->fds_max; i++)
+        if (sim->fds[i] != 0)
+            RV_MUST(rv_fd_close(NULL, RV_SIM_FD_FIRST + (int)i, 0) == 0);
+}
+
 static void take_down(struct rv_sim *sim)
 {
     if (sim->workers && sim->io)
         finish_threads(sim);
     rv_io_destroy(sim->io);
+    close_what_is_left(sim);
     if (sim->sched)
         rv_sched_finish(sim->sched);
     if (sim->sched != sim->opts.sched)

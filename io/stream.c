@@ -167,8 +167,10 @@ void rv_stream_feed(struct rv_io_worker *iw)
 {
     if (!enough(&iw->group))
         return;
-    /* Each may take but one buffer: no use in letting more go than there are. */
-    for (uint32_t n = iw->group.free; n > 0 && iw->starved_first; n--) {
+    /* All of them, though there may be fewer buffers: which ones have data the kernel alone knows,
+     * and one that has none and is armed costs nothing, while it would keep another's place for as
+     * long as its peer is silent. Who finds no buffer starves again, until 1/8 is free again. */
+    while (iw->starved_first) {
         struct rv_op *op = iw->starved_first;
         unstarve(iw, op);
         fly(iw, op);

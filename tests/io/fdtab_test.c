@@ -60,6 +60,58 @@ TEST(a_close_wakes_who_waits_and_then_frees_the_number)
     RUN(wakes, .workers = 2);
 }
 
+static int at_once(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    char c;
+    CHECK_EQ(reeve_read(p.fd, &c, 1, REEVE_POLL), -ETIMEDOUT); /* a stream is in flight now */
+    CHECK_EQ(reeve_close(p.fd), 0);
+    CHECK(is_open(p.fd)); /* its op has not ended, for nobody has entered the kernel */
+    CHECK_EQ(recv(p.peer, &c, 1, MSG_DONTWAIT), 0);
+    await_closed(p.fd);
+    p.fd = -1;
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_connection_is_shut_down_at_once_though_the_number_is_not_free)
+{
+    RUN(at_once, .workers = 1);
+}
+
+static int write_much(void *arg)
+{
+    struct reading *r = arg;
+    static char much[1 << 20];
+    r->result = reeve_write(r->fd, much, sizeof much, LONG);
+    return 0;
+}
+
+static int close_full_pipe(void *arg)
+{
+    (void)arg;
+    int ends[2];
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    struct reading r = { .fd = ends[1] };
+    reeve_task *t;
+    CHECK_EQ(reeve_spawn(&t, write_much, &r), 0);
+    await_waiter(ends[1], AN_OP);
+    CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+    CHECK_EQ(reeve_close(ends[1]), 0);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(r.result, -ECANCELED);
+    await_closed(ends[1]);
+    CHECK_EQ(reeve_close(ends[0]), 0);
+    return 0;
+}
+
+TEST(a_close_ends_a_write_to_a_pipe_that_nobody_reads)
+{
+    RUN(close_full_pipe, .workers = 1);
+    RUN(close_full_pipe, .workers = 2);
+}
+
 static int says_ebadf(void *arg)
 {
     (void)arg;

@@ -14,6 +14,7 @@
 
 #include <reeve/reeve.h>
 
+#include "mem/fault.h"
 #include "runtime/runtime.h"
 
 #define CLIENTS 6
@@ -25,9 +26,8 @@
 enum client_kind {
     CLIENT_BYTES,  /* one long stream */
     CLIENT_FRAMES, /* several tasks write to one socket: each call's bytes stay together */
-    CLIENT_CLOSED, /* closed by another task while it reads and writes */
+    CLIENT_CLOSED, /* closed by another task while it reads and writes; of either kind before */
     CLIENT_GONE,   /* closes without having read */
-    CLIENT_KINDS
 };
 
 struct echo;
@@ -36,6 +36,7 @@ struct client {
     struct echo *echo;
     int id, fd;
     enum client_kind kind;
+    bool framed;
     uint32_t total, got;  /* bytes to write in all; read so far */
     int writers;
     bool started, skipped, over;
@@ -187,9 +188,33 @@ static void handle_not(void *arg)
     CHECK_EQ(reeve_close(c->fd), 0);
 }
 
+static int accept_conns(void *arg)
+{
+    struct echo *e = arg;
+    for (;;) {
+        int fd = reeve_accept(e->listener, rv_sim_chance(100) ? reeve_in(rv_sim_draw(2000000)) : 0);
+        if (fd == -ETIMEDOUT)
+            continue;
+        if (fd < 0) {
+            CHECK(e->faulty || fd == -ECANCELED);
+            CHECK(fd != -ECONNABORTED && fd != -EINTR);
+            if (reeve_sleep(reeve_in(REEVE_MS)) < 0)
+                return 0;
+            continue;
+        }
+        struct conn c = { e, e->conns, fd };
+        if (e->conns == CONNS || reeve_go(handle, &c, .copy = sizeof c, .skipped = handle_not) < 0)
+            CHECK_EQ(reeve_close(fd), 0);
+        else
+            e->conns++;
+    }
+}
+
+/* One task that accepts, or two from one listener. */
 static int serve(void *arg)
 {
     struct echo *e = arg;
+    reeve_group second = { 0 };
     int l;
     while ((l = reeve_listen(e->addr, 1 + (int)rv_sim_draw(4))) < 0) {
         CHECK(e->faulty && (l == -EMFILE || l == -ENFILE));
@@ -197,27 +222,12 @@ static int serve(void *arg)
             return 0;
     }
     e->listener = l;
-    for (;;) {
-        int fd = reeve_accept(l, rv_sim_chance(100) ? reeve_in(rv_sim_draw(2000000)) : 0);
-        if (fd == -ETIMEDOUT)
-            continue;
-        if (fd < 0) {
-            CHECK(e->faulty || fd == -ECANCELED);
-            CHECK_NE(fd, -ECONNABORTED);
-            CHECK_NE(fd, -EINTR);
-            if (reeve_sleep(reeve_in(REEVE_MS)) < 0)
-                break;
-            continue;
-        }
-        struct conn c = { e, e->conns, fd };
-        if (e->conns == CONNS ||
-            reeve_go(handle, &c, .copy = sizeof c, .skipped = handle_not) < 0)
-            CHECK_EQ(reeve_close(fd), 0);
-        else
-            e->conns++;
-    }
+    if (rv_sim_chance(512))
+        CHECK_EQ(reeve_go(accept_conns, e, .group = &second), 0);
+    accept_conns(e);
+    int r = reeve_group_wait(&second, 0);
+    CHECK(r == 0 || r == -ECANCELED);
     CHECK_EQ(reeve_close(l), 0);
-    CHECK_EQ(reeve_close(l), -EBADF);
     return 0;
 }
 
@@ -395,7 +405,7 @@ static void check_frame_byte(struct client *c, unsigned char byte)
 static void check_bytes_of(struct client *c, const unsigned char *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++, c->got++)
-        if (c->kind != CLIENT_FRAMES)
+        if (!c->framed)
             CHECK_EQ(bytes[i], echo_byte(c->id, c->got));
         else if (!c->broken)
             check_frame_byte(c, bytes[i]);
@@ -417,7 +427,7 @@ static ssize_t read_some(struct client *c, reeve_time until)
     struct reeve_buf *b;
     ssize_t n;
     if (rv_sim_chance(512)) {
-        n = reeve_read(c->fd, bytes, 1 + rv_sim_draw(sizeof bytes), until);
+        n = reeve_read(c->fd, bytes, 1 + rv_sim_draw(rv_sim_chance(512) ? 8 : sizeof bytes), until);
         if (n > 0)
             check_bytes_of(c, bytes, (size_t)n);
         return n;
@@ -505,11 +515,9 @@ static int run_client(void *arg)
         c->over = true;
         return 0;
     }
-    c->writers = c->kind == CLIENT_FRAMES ? 1 + (int)rv_sim_draw(3) : 1;
-    for (int i = c->writers; i > 0; i--) {
-        reeve_fn *fn = c->kind == CLIENT_FRAMES ? write_frames : write_bytes;
-        CHECK_EQ(reeve_go(fn, c, .group = &writers), 0);
-    }
+    c->writers = c->framed ? 1 + (int)rv_sim_draw(3) : 1;
+    for (int i = c->writers; i > 0; i--)
+        CHECK_EQ(reeve_go(c->framed ? write_frames : write_bytes, c, .group = &writers), 0);
     if (c->kind == CLIENT_CLOSED)
         CHECK_EQ(reeve_go(close_it, c, .group = &writers), 0);
     if (c->kind == CLIENT_GONE)
@@ -543,10 +551,20 @@ static void cancel_some(struct echo *e, reeve_task *const clients[])
     }
 }
 
+/* In builds with fault points: one of the next ops is not to be had. */
+static void arm_faults(const struct echo *e)
+{
+    if (!e->faulty || !rv_fault_available() || rv_sim_chance(512))
+        return;
+    rv_fault_only("io.op");
+    rv_fault_fail_nth(1 + rv_sim_draw(60));
+}
+
 static int echo_root(void *arg)
 {
     struct echo *e = arg;
     reeve_task *server, *clients[CLIENTS];
+    arm_faults(e);
     CHECK_EQ(reeve_spawn(&server, e->served ? serve_in_one_call : serve, e), 0);
     while (!e->listener)
         CHECK_EQ(reeve_sleep(reeve_in(10000)), 0);
@@ -580,6 +598,8 @@ static void echo_foreign(void *arg)
     if (e->to_close)
         CHECK_EQ(reeve_close(e->to_close), 0);
     e->to_close = 0;
+    if (rv_sim_chance(100))
+        arm_faults(e);
 }
 
 static struct rv_sim_faults some_faults(uint64_t x)
@@ -596,18 +616,25 @@ static struct rv_sim_faults some_faults(uint64_t x)
 static void echo_plan(struct echo *e, uint64_t seed, struct rv_sim_opts *opts)
 {
     static const uint32_t totals[] = { 0, 1, 100, 1000, 1000, 4000, 9000 };
-    static const size_t bufs[] = { 1024, 1024, 1024, 1024 };
+    static const enum client_kind kinds[2][8] = {
+        { CLIENT_BYTES, CLIENT_BYTES, CLIENT_BYTES, CLIENT_BYTES, CLIENT_FRAMES, CLIENT_FRAMES,
+          CLIENT_CLOSED, CLIENT_GONE },
+        { CLIENT_BYTES, CLIENT_BYTES, CLIENT_BYTES, CLIENT_FRAMES, CLIENT_CLOSED, CLIENT_CLOSED,
+          CLIENT_CLOSED, CLIENT_GONE },
+    };
     uint64_t x = seeds_mix(seed);
     snprintf(e->addr, sizeof e->addr, "%s:%d", seed % 5 ? "127.0.0.1" : "[::1]",
              7000 + (int)(seed % 100));
     e->clients = 1 + (int)(x % CLIENTS);
     for (int i = 0; i < e->clients; i++) {
         uint64_t y = seeds_mix(x + (uint64_t)i);
-        enum client_kind kind = y % 8 < 5 ? CLIENT_BYTES : (enum client_kind)(y % 8 - 4);
-        e->client[i] = (struct client){ .echo = e, .id = i, .kind = kind,
-                                        .total = totals[y / 8 % 7] };
+        enum client_kind kind = kinds[e->shaky][y % 8];
+        e->client[i] = (struct client){
+            .echo = e, .id = i, .kind = kind, .total = totals[y / 8 % 7],
+            .framed = kind == CLIENT_FRAMES || (kind == CLIENT_CLOSED && y / 64 % 2),
+        };
     }
-    opts->bufs = bufs[x / 8 % 4];
+    opts->bufs = 1024; /* both ends hold some while they wait for each other */
     opts->fds_max = e->faulty && x % 3 == 0 ? 6 : 0;
     opts->faults.shorter = (uint16_t)(x / 32 % 3 * 400);
     opts->faults.one_byte = (uint16_t)(x / 96 % 3 * 100);
@@ -652,6 +679,7 @@ static void echo_simulate(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim
         opts->sched = &e.runtime->sched;
     }
     seeds_simulate(opts, ret);
+    rv_fault_off();
     CHECK_EQ(ret->result, 0);
     echo_check(&e);
     if (served)

@@ -20,6 +20,15 @@
 
 #define SEEDS_SECONDS 50 /* below those of the test itself */
 
+/* Sanitizers take their time. */
+#if defined(RV_TSAN)
+#define SEEDS_SHARE 10
+#elif defined(RV_ASAN)
+#define SEEDS_SHARE 2
+#else
+#define SEEDS_SHARE 1
+#endif
+
 /* A scenario: sets up `opts`, runs it and checks what came of it. */
 typedef void seeds_run(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret);
 
@@ -116,7 +125,7 @@ static void seeds_explain(const struct seeds_state *state, int status)
 static bool seeds_all(uint64_t n, seeds_run *run, struct rv_sim_result *ret_sum)
 {
     uint64_t only = seeds_number("REEVE_SIM_SEED", 0);
-    n = seeds_number("REEVE_SIM_SEEDS", n);
+    n = seeds_number("REEVE_SIM_SEEDS", n / SEEDS_SHARE);
     struct seeds_state *state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE,
                                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(state != MAP_FAILED);

@@ -13,6 +13,7 @@
 
 #include <reeve/reeve.h>
 
+#include "mem/fault.h"
 #include "sched/sched.h"
 
 #define TREES 200
@@ -220,7 +221,7 @@ static void check_joined(const struct hands *h, const struct tree *t, int result
     if (t->over)
         CHECK_EQ(result, t->result);
     else
-        CHECK(result == -ECANCELED || result == -ETIMEDOUT);
+        CHECK(result == -ECANCELED || result == -ETIMEDOUT || result == -ENOMEM);
 }
 
 /* False: the task is cancelled. */
@@ -303,8 +304,8 @@ static void do_group_wait(struct hands *h, int own)
     }
     if (w->grove[grove].failed)
         CHECK_LT(r, 0);
-    if (r < 0 && !w->grove[grove].failed)
-        CHECK(r == -ETIMEDOUT || r == -ECANCELED);
+    if (r < 0 && !w->grove[grove].failed) /* -ENOMEM: there was no stack for a member */
+        CHECK(r == -ETIMEDOUT || r == -ECANCELED || r == -ENOMEM);
     w->grove[grove].group = NULL;
     h->grove[own] = -1;
     CHECK_EQ(h->group[own].opaque, 0);
@@ -415,6 +416,10 @@ static void wood_foreign(void *arg)
     struct wood *w = arg;
     struct seedling s;
     struct reeve_spawn how;
+    if (w->trees > 0 && rv_fault_available() && rv_sim_chance(200)) {
+        rv_fault_only(rv_sim_chance(512) ? "stack.take" : "task.take");
+        rv_fault_fail_nth(1 + rv_sim_draw(40));
+    }
     if (w->trees == 0 || rv_sim_chance(900))
         return;
     struct tree *t = tree_sow(w, NULL, &s, &how);
@@ -426,6 +431,59 @@ static void wood_foreign(void *arg)
         CHECK(r == -EAGAIN || r == -ESHUTDOWN);
         t->skipped = true;
     }
+}
+
+/* ---- a crowd --------------------------------------------------------------------------------- */
+
+/* More tasks ready at a time than a worker's ring holds; joined in the order of their spawns, which
+ * is the wrong end of the deque. */
+#define CROWD 700
+
+struct crowd {
+    reeve_time all_at;
+    int ran;
+};
+
+static int crowd_one(void *arg)
+{
+    struct crowd *c = arg;
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(reeve_sleep(0), 0);
+    CHECK_EQ(reeve_sleep(c->all_at), 0);
+    CHECK_EQ(reeve_sleep(0), 0);
+    return ++c->ran;
+}
+
+static int crowd_none(void *arg)
+{
+    return ++((struct crowd *)arg)->ran;
+}
+
+static int crowd_root(void *arg)
+{
+    struct crowd *c = arg;
+    reeve_task *one[CROWD];
+    int result;
+    c->all_at = reeve_in(5 * REEVE_MS);
+    for (int i = 0; i < CROWD; i++) {
+        int where = rv_sim_chance(100) ? 1 : 0;
+        reeve_fn *fn = i % 3 ? crowd_one : crowd_none;
+        CHECK_EQ(reeve_spawn(&one[i], fn, c, .worker = where), 0);
+    }
+    for (int i = 0; i < CROWD; i++)
+        CHECK_EQ(reeve_join(one[i], &result, 0), 0);
+    return c->ran;
+}
+
+static void crowd_run(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
+{
+    struct crowd c = { 0 };
+    opts->workers = 1 + (unsigned)(seed % 3);
+    opts->stack_bytes = 16384;
+    opts->fn = crowd_root;
+    opts->arg = &c;
+    seeds_simulate(opts, ret);
+    CHECK_EQ(ret->result, CROWD);
 }
 
 static void wood_run(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_result *ret)
@@ -441,6 +499,7 @@ static void wood_run(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim_resu
     opts->arg = &wood;
     opts->foreign = wood_foreign;
     seeds_simulate(opts, ret);
+    rv_fault_off();
     for (int i = 1; i < wood.trees; i++) {
         CHECK(wood.tree[i].started != wood.tree[i].skipped);
         CHECK_EQ(wood.tree[i].started, wood.tree[i].over);

@@ -22,6 +22,12 @@ TEST(tasks_keep_their_promises_under_every_seed)
     CHECK_GT(sum.seen.inline_runs, 0);
 }
 
+TEST(a_crowd_beyond_every_queue_gets_through)
+{
+    struct rv_sim_result sum;
+    seeds_all(60, crowd_run, &sum);
+}
+
 TEST(undisturbed_clients_get_every_byte_back)
 {
     struct rv_sim_result sum;
@@ -57,6 +63,13 @@ TEST(streams_share_a_handful_of_buffers)
     struct rv_sim_result sum;
     if (seeds_all(300, sink_run, &sum))
         CHECK_GT(sum.seen.starved, 0);
+}
+
+TEST(starving_streams_may_be_left_and_cancelled)
+{
+    struct rv_sim_result sum;
+    if (seeds_all(300, sink_run_wild, &sum))
+        CHECK_GT(sum.seen.cancels_won, 0);
 }
 
 /* ---- the simulation itself ------------------------------------------------------------------- */
@@ -187,6 +200,45 @@ TEST(what_is_left_over_is_counted)
     CHECK_EQ(result.leaks.fds, 1);
     CHECK_EQ(result.leaks.leases, 1);
     CHECK_EQ(result.leaks.tasks, 0);
+}
+
+static int read_until_cancelled(void *arg)
+{
+    unsigned char byte;
+    while (reeve_read(*(int *)arg, &byte, 1, 0) > 0)
+        ;
+    return 0;
+}
+
+/* Ends with open sockets, armed streams and unread data. */
+static int walk_out(void *arg)
+{
+    static const unsigned char bytes[300];
+    int *fd = arg;
+    fd[0] = (int)CHECK_OK(reeve_listen("127.0.0.1:7000", 0));
+    fd[1] = (int)CHECK_OK(reeve_dial("127.0.0.1:7000", 0));
+    fd[2] = (int)CHECK_OK(reeve_accept(fd[0], 0));
+    for (int i = 1; i <= 2; i++)
+        CHECK_EQ(reeve_go(read_until_cancelled, &fd[i]), 0);
+    CHECK_EQ(reeve_write(fd[1], bytes, sizeof bytes, 0), sizeof bytes);
+    CHECK_EQ(reeve_sleep(reeve_in(rv_sim_draw(20000))), 0);
+    return -ECANCELED;
+}
+
+/* The next runtime of the process gets the same numbers for other sockets, and they work. */
+TEST(sockets_left_open_by_one_runtime_do_not_disturb_the_next)
+{
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        int fd[3];
+        struct rv_sim_opts opts = { .seed = seed, .fn = walk_out, .arg = fd };
+        struct rv_sim_result result;
+        CHECK_EQ(rv_sim_run(&opts, &result), 0);
+        CHECK_EQ(result.leaks.fds, 3);
+        CHECK_EQ(result.leaks.ops, 0);
+        CHECK_EQ(result.leaks.tasks, 0);
+        CHECK_EQ(result.leaks.stacks, 0);
+        run_scenario(1, seed);
+    }
 }
 
 static int run_inside(void *arg)

@@ -472,9 +472,12 @@ static void *post_one(void *arg)
     return NULL;
 }
 
-static int yield_until(void *arg)
+static bool over; /* not a local of the root: its children outlive its function */
+
+static int yield_until_over(void *arg)
 {
-    while (!*(bool *)arg)
+    (void)arg;
+    while (!over)
         CHECK_OK(reeve_sleep(0));
     return 0;
 }
@@ -485,10 +488,10 @@ static int longest_wait(void *arg)
 {
     (void)arg;
     struct injection in = { .rt = reeve_self() };
-    bool over = false;
     uint64_t longest = 0;
+    over = false;
     for (int i = 0; i < YIELDERS; i++)
-        CHECK_OK(reeve_go(yield_until, &over));
+        CHECK_OK(reeve_go(yield_until_over, NULL));
     for (int i = 0; i < 10; i++) {
         pthread_t thread;
         in.done = false;
