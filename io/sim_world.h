@@ -153,7 +153,8 @@ struct rv_sim {
     uint32_t sticky;               /* of 1024: the same worker goes on */
     uint32_t freezes;              /* of 1024: a worker loses its CPU for long */
     uint32_t steals;               /* of 1024: a worker steals although it need not */
-    uint32_t preempts;             /* of 1024 calls of a task that reach the kernel: it loses its CPU */
+    /* of 1024 calls of a task that reach the kernel: it loses its CPU */
+    uint32_t preempts;
     int64_t latency_ns;            /* things take up to so long */
     int64_t creep_ns;              /* and so does a turn */
     uint64_t canary_count;
@@ -190,7 +191,8 @@ int64_t rv_sim_delay(void);
 void rv_sim_at(int64_t at, uint32_t kind, uint32_t index, uint64_t gen);
 /* The worker whose turn it is gives it up; returns when it has the next one. */
 void rv_sim_leave(void);
-/* The same sometimes, inside a call of the system or of the driver, made by a task without a lock. */
+/* The same sometimes, inside a call of the system or of the driver, made by a task without a lock.
+ * */
 void rv_sim_leave_sometimes(void);
 /* True every so many-th time, if that is the bug to plant. */
 bool rv_sim_canary_now(enum rv_sim_canary which);

@@ -409,8 +409,8 @@ TEST(nothing_is_left_for_later)
 /* ---- what the code may use ---- */
 
 /* Where nothing could wake a waiter: the kernel gives locked memory back some time after a ring was
- * closed and tells nobody; and the holder of a slot's lock, a bit without room for waiters, may have
- * been preempted. */
+ * closed and tells nobody; and the holder of a slot's lock, a bit without room for waiters, may
+ * have been preempted. */
 static bool may_sleep(const char *path, const char *call)
 {
     return (strcmp(path, "io/ring.c") == 0 && strcmp(call, "nanosleep") == 0) ||

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim_sink.h -- the scenario of many senders, few buffers, and a receiver that keeps them for a while.
+ * sim_sink.h -- the scenario of many senders, few buffers, and a receiver that keeps them for a
+ * while.
  *
  * Nobody answers, so whoever holds a buffer gives it back at some point, and with a single one per
  * worker everybody must get on: streams starve and are fed again, all the time. Some of the sockets

@@ -83,7 +83,10 @@ TEST(what_is_at_the_edge_of_its_range_works)
         { .workers = 1, .tasks_max = 4 },
         { .workers = 1, .cpus = cpu },
         { .workers = 1, .injector_every = 1, .pass_picks = 1, .pass_ns = 1 },
-        { .workers = 1, .injector_every = INT32_MAX, .pass_picks = INT32_MAX, .pass_ns = INT64_MAX },
+        { .workers = 1,
+          .injector_every = INT32_MAX,
+          .pass_picks = INT32_MAX,
+          .pass_ns = INT64_MAX },
         { .workers = 1, .offload_max = REEVE_NONE, .rescue_signal = -1 },
         { .workers = 1, .rescue_signal = 64, .preset = REEVE_LATENCY },
         { .workers = 1, .bufs = 1, .buf_bytes = 1 },
@@ -224,7 +227,8 @@ TEST(threads_bear_the_name_and_their_number)
     CHECK_EQ(threads_named("reeve/12"), 0);
     reeve_destroy(other);
     reeve_destroy(rt);
-    CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .name = "a-name-that-is-too-long-for-the-kernel",
+    const char *name = "a-name-that-is-too-long-for-the-kernel";
+    CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .name = name,
                                                      .workers = 2 }));
     AWAIT(threads_named("a-name-tha/0") && threads_named("a-name-tha/1"));
     reeve_destroy(rt);

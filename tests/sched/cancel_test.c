@@ -603,7 +603,8 @@ TEST(a_cancellation_that_comes_when_the_task_ends_hits_nobody_else)
     CHECK_EQ(host_run(4, 1000, has_some_cancelled, (void *)&over), 0);
 }
 
-/* Trees that grow while they are cancelled: everybody hears of it, or the test would take an hour. */
+/* Trees that grow while they are cancelled: everybody hears of it, or the test would take an hour.
+ * */
 static int grows_and_waits(void *arg)
 {
     uintptr_t depth = (uintptr_t)arg;

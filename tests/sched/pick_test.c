@@ -247,8 +247,8 @@ static int yields_beside_posts(void *arg)
     for (int round = 0; round < 10; round++) {
         static const char posted[] = "p";
         note_nothing();
-        CHECK_OK(post_from_outside(host_self(),
-                                   &(struct reeve_spawn){ .fn = notes, .arg = (void *)(uintptr_t)posted }));
+        struct reeve_spawn how = { .fn = notes, .arg = (void *)(uintptr_t)posted };
+        CHECK_OK(post_from_outside(host_self(), &how));
         for (int i = 0; strchr(ran.text, 'p') == NULL; i++) {
             CHECK_OK(reeve_sleep(0));
             CHECK_LE(i, 62);

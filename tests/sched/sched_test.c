@@ -439,12 +439,12 @@ TEST(a_task_of_one_scheduler_may_post_to_another)
 
 /* A little of everything. Errors may come from the calls that allocate; whatever they are, what was
  * accepted is started or skipped, and host_destroy() finds nothing left behind. */
-static unsigned accepted;
+static RV_ATOMIC(unsigned) accepted;
 
 static int note_spawn(int r)
 {
     CHECK(r == 0 || r == -EAGAIN || r == -ENOMEM);
-    accepted += r == 0;
+    rv_add_relaxed(&accepted, (unsigned)(r == 0));
     return r;
 }
 
@@ -461,6 +461,16 @@ static int reads_its_copy(void *arg)
     for (int i = 0; i < 100; i++)
         CHECK_EQ(((unsigned char *)arg)[i], 7);
     return sleeps_a_little(arg);
+}
+
+/* Is cancelled when another member gets no stack. */
+static int is_a_member(void *arg)
+{
+    rv_add_relaxed(&runs, 1u);
+    int r = reeve_sleep(reeve_in(REEVE_MS));
+    CHECK(r == 0 || r == -ECANCELED);
+    CHECK_EQ(((unsigned char *)arg)[99], 7);
+    return r;
 }
 
 static void skips_and_reads_its_copy(void *arg)
@@ -491,7 +501,7 @@ static int does_a_little_of_everything(void *arg)
                                          .skipped = i % 2 ? count_skip : skips_and_reads_its_copy,
                                          .stack_bytes = i == 3 ? 1 << 20 : 0)) == 0;
     for (int i = 0; i < 3; i++)
-        (void)note_spawn(reeve_go(reads_its_copy, bytes, .copy = sizeof bytes, .group = &g,
+        (void)note_spawn(reeve_go(is_a_member, bytes, .copy = sizeof bytes, .group = &g,
                                   .skipped = skips_and_reads_its_copy,
                                   .worker = i == 1, .stack_bytes = (size_t)4096 << 2 * i));
     (void)note_spawn(reeve_go(leaves_a_child, NULL, .skipped = count_skip));
@@ -515,7 +525,7 @@ static void fail_each(const struct host_opts *o)
     for (uint64_t n = 1; failed; n++) {
         struct host *h = host_create_with(o);
         forget();
-        accepted = 0;
+        rv_store_relaxed(&accepted, 0u);
         rv_fault_fail_nth(n);
         int r = rv_sched_post(&h->s, &(struct reeve_spawn){ .fn = does_a_little_of_everything });
         CHECK(r == 0 || r == -EAGAIN);
@@ -526,7 +536,8 @@ static void fail_each(const struct host_opts *o)
             host_run_threads(h);
         failed = rv_fault_last_name() != NULL;
         rv_fault_off();
-        CHECK_EQ(rv_load_relaxed(&runs) + rv_load_relaxed(&skips), accepted);
+        CHECK_EQ(rv_load_relaxed(&runs) + rv_load_relaxed(&skips),
+                 rv_load_relaxed(&accepted));
         skipped += rv_load_relaxed(&skips) != 0;
         host_destroy(h);
         CHECK_LT(n, 1000);

@@ -486,7 +486,8 @@ static int waits_for_its_scope(void *arg)
         reeve_task *t;
         l->go = (struct host_event){ 0 };
         CHECK_OK(reeve_go(has_a_child_and_returns, l));
-        CHECK_OK(reeve_spawn(&t, has_a_child_and_returns, &(struct line){ .go = { HOST_EVENT_SET } }));
+        struct line line = { .go = { HOST_EVENT_SET } };
+        CHECK_OK(reeve_spawn(&t, has_a_child_and_returns, &line));
         CHECK_OK(reeve_sleep(reeve_in(REEVE_US)));
         host_set(host_self(), &l->go);
         rv_scope_wait(0);
