@@ -41,7 +41,7 @@ static int root(void *arg)
     struct part part[PARTS];
     int failed = 0;
     for (int i = 0; i < PARTS && failed == 0; i++) {
-        part[i] = (struct part){ .number = i };
+        part[i] = (struct part){ i, -ECANCELED }; /* unless it runs */
         failed = reeve_go(work, &part[i], .group = &group);
     }
     if (failed < 0)

@@ -8,9 +8,8 @@
  *     waited for a minute: Connection timed out
  *     asked too late: never started
  *
- * The request has half a second. Its children inherit that, and so does the wait for a minute,
- * which ends when the request's time is up. What is spawned after that never starts: .skipped is
- * called in its place, to release what the task was given.
+ * The request has half a second, and so has all that it waits for and spawns. What it spawns later
+ * never starts: .skipped is called in its place, to release what the task was given.
  */
 #include <reeve/reeve.h>
 #include <errno.h>
@@ -39,11 +38,8 @@ static int request(void *arg)
 {
     (void)arg;
     int r = ask("in time");
-    if (r < 0)
-        return r;
-    r = reeve_sleep(reeve_in(60 * REEVE_SEC));
-    printf("waited for a minute: %s\n", strerror(-r));
-    return ask("too late");
+    printf("waited for a minute: %s\n", strerror(-reeve_sleep(reeve_in(60 * REEVE_SEC))));
+    return r < 0 ? r : ask("too late");
 }
 
 static int root(void *arg)

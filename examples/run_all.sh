@@ -59,6 +59,22 @@ echo_server() {
     [ $end -eq "$want" ] || { echo "ended with status $end, not $want" >>"$output"; return 1; }
 }
 
+# prints PROGRAM: it must end well, and print what its opening comment shows; dots stand for anything.
+prints() {
+    local want
+    want=$(sed -n -e 1d -e '/\*\//q' -e 's/^ \*     //p' "$root/examples/$1.c" |
+        sed -e 's/[][*?\]/\\&/g' -e 's/\.\.\./*/g')
+    if ! timeout 60 "./$1" >"$output" 2>&1; then
+        echo "did not end well" >>"$output"
+        return 1
+    fi
+    # shellcheck disable=SC2053   # the right side is a pattern
+    if [ -z "$want" ] || [[ $(<"$output") != $want ]]; then
+        echo "does not print what its opening comment shows" >>"$output"
+        return 1
+    fi
+}
+
 run_example() {
     local port
     case $1 in
@@ -68,6 +84,9 @@ run_example() {
         ;;
     01_echo)
         echo_server 7000 143 ./01_echo
+        ;;
+    0[2-7]_*)
+        prints "$1"
         ;;
     echo_load)
         ./echo_load --help >"$output" 2>&1 # the servers above are its real work

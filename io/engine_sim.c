@@ -27,6 +27,7 @@
 #define SUBMIT_LEAVES 128   /* of 1024 passes, between submitting and dispatching */
 #define WAKES_UNASKED 32    /* of 1024 parks */
 #define DETACH_ROUNDS 100000
+#define CQES_FIRST 64 /* room for completions; more is made as needed */
 
 /* ---- struct rv_engine ------------------------------------------------------------------------ */
 
@@ -167,17 +168,6 @@ static int probe(struct rv_caps *ret_caps, const struct rv_caps_off *off)
     return 0;
 }
 
-static int start(struct rv_io_worker *iw)
-{
-    struct rv_sim_worker *sw = &rv_sim_world->workers[iw->w->index];
-    sw->provided = rv_alloc(iw->group.bufs * sizeof *sw->provided);
-    if (!sw->provided)
-        return -ENOMEM;
-    sw->iw = iw;
-    iw->engine = sw;
-    return 0;
-}
-
 static void stop(struct rv_io_worker *iw)
 {
     struct rv_sim_worker *sw = iw->engine;
@@ -189,6 +179,20 @@ static void stop(struct rv_io_worker *iw)
     sw->cq = NULL;
     sw->cq_n = sw->cq_cap = 0;
     iw->engine = NULL;
+}
+
+static int start(struct rv_io_worker *iw)
+{
+    struct rv_sim_worker *sw = &rv_sim_world->workers[iw->w->index];
+    iw->engine = sw;
+    sw->iw = iw;
+    sw->provided = rv_alloc(iw->group.bufs * sizeof *sw->provided);
+    sw->cq_cap = CQES_FIRST;
+    sw->cq = rv_alloc(sw->cq_cap * sizeof *sw->cq);
+    if (sw->provided && sw->cq)
+        return 0;
+    stop(iw);
+    return -ENOMEM;
 }
 
 static void queue(struct rv_io_worker *iw, struct rv_op *op)

@@ -18,8 +18,7 @@
  * (3) Completions are copied out of the CQ before any is acted upon: what they lead to may need
  *     room in it, and enters the kernel only from here.
  * (4) Buffers given back are published once, before the ring is entered.
- * (5) The ring and the eventfd stay open until no thread is left that could wake the worker; what
- *     belongs to the worker's thread, the index of its ring, is given back by that thread.
+ * (5) The ring and the eventfd stay open until no thread is left that could wake the worker.
  *
  * Threads: wake and the calls of the system - anyone; start, stop - one, while no worker runs; the
  * rest - the worker's.
@@ -500,17 +499,6 @@ static void cancel_all(struct rv_io_worker *iw)
     sqe->user_data = ID_CANCEL;
 }
 
-/* The index belongs to this thread, which may have other rings later; see (5). */
-static void give_index_back(struct rv_ring *r)
-{
-    if (!r->enter_flags)
-        return;
-    struct io_uring_rsrc_update where = { .offset = (uint32_t)r->enter_fd };
-    rv_ring_register(r, IORING_UNREGISTER_RING_FDS, &where, 1);
-    r->enter_fd = r->fd;
-    r->enter_flags = 0;
-}
-
 static void detach(struct rv_worker *w)
 {
     struct rv_io_worker *iw = rv_io_of(w);
@@ -523,7 +511,6 @@ static void detach(struct rv_worker *w)
         dispatch(iw, UINT32_MAX);
     }
     rv_io_left(iw);
-    give_index_back(&u->ring);
 }
 
 const struct rv_engine rv_engine_uring = {

@@ -34,7 +34,7 @@
 #define THREAD_STACK_CLASS 2 /* 256 KiB */
 #define START_NS (1000 * REEVE_SEC)
 #define LIMIT_NS (INT64_C(86400) * REEVE_SEC)
-#define TURNS_AT_ONE_TIME 4000000u
+#define TURNS_AT_ONE_TIME 2000000u
 #define FREEZE_TURNS 300
 #define FOREIGN_CALLS 16 /* of 1024 turns */
 #define FOREIGN_LAST_CALLS 64
@@ -353,6 +353,14 @@ static void finish_threads(struct rv_sim *sim)
     rv_stack_pool_finish(&sim->threads);
 }
 
+static void end_root(struct rv_sim *sim, int result)
+{
+    sim->root_result = result;
+    sim->root_done = true;
+    rv_sched_close(sim->sched);
+    rv_sched_cancel(sim->sched, rv_worker_self());
+}
+
 /* As in a runtime: the root is a child, so that it is known when it is done with all its children.
  * */
 static int run_root(void *arg)
@@ -366,11 +374,13 @@ static int run_root(void *arg)
             rv_wait_mask(rv_worker_self()->cur, true);
         r = result;
     }
-    sim->root_result = r;
-    sim->root_done = true;
-    rv_sched_close(sim->sched);
-    rv_sched_cancel(sim->sched, rv_worker_self());
+    end_root(sim, r);
     return 0;
+}
+
+static void skip_root(void *arg)
+{
+    end_root(arg, -ENOMEM); /* there was no stack for it */
 }
 
 /* ---- what was left over ---------------------------------------------------------------------- */
@@ -521,7 +531,9 @@ static int make_world(struct rv_sim **ret_sim, const struct rv_sim_opts *opts)
     sim->rng = mix(opts->seed);
     sim->now = sim->start = START_NS;
     rv_sim_world = sim;
-    int r = make_sched(sim);
+    int r = rv_sim_heap_init(&sim->heap);
+    if (r == 0)
+        r = make_sched(sim);
     if (r == 0)
         r = make_io(sim);
     if (r == 0)
@@ -543,10 +555,11 @@ int rv_sim_run(const struct rv_sim_opts *opts, struct rv_sim_result *ret)
     int r = make_world(&sim, opts);
     if (r < 0)
         return r;
-    struct reeve_spawn root = { .fn = run_root, .arg = sim };
+    struct reeve_spawn root = { .fn = run_root, .arg = sim, .skipped = skip_root };
     uint32_t tasks_before = rv_slab_live(&sim->sched->tasks);
     r = rv_sched_post(sim->sched, &root);
-    RV_MUST(r == 0);
+    if (r < 0)
+        end_root(sim, r);
     r = run(sim);
     sum_up(sim);
     if (r == 0)

@@ -36,6 +36,11 @@ static int grow(struct rv_sim_heap *h)
     return 0;
 }
 
+int rv_sim_heap_init(struct rv_sim_heap *h)
+{
+    return grow(h);
+}
+
 int rv_sim_heap_push(struct rv_sim_heap *h, const struct rv_sim_due *due)
 {
     if (h->n == h->cap && grow(h) < 0)

@@ -45,7 +45,7 @@ struct rv_sim_op *rv_sim_op_of(const struct rv_op *op)
 static void append(struct rv_sim_worker *sw, struct rv_sim_cqe cqe)
 {
     if (sw->cq_n == sw->cq_cap) {
-        uint32_t cap = sw->cq_cap ? 2 * sw->cq_cap : 64;
+        uint32_t cap = 2 * sw->cq_cap;
         struct rv_sim_cqe *more = rv_alloc(cap * sizeof *more);
         RV_MUST(more != NULL);
         for (uint32_t i = 0; i < sw->cq_n; i++)

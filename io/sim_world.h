@@ -197,7 +197,8 @@ void rv_sim_leave_sometimes(void);
 /* True every so many-th time, if that is the bug to plant. */
 bool rv_sim_canary_now(enum rv_sim_canary which);
 
-/* sim_heap.c. push: 0 or -ENOMEM. */
+/* sim_heap.c. init, with room for the first few, and push: 0 or -ENOMEM. */
+int rv_sim_heap_init(struct rv_sim_heap *h);
 int rv_sim_heap_push(struct rv_sim_heap *h, const struct rv_sim_due *due);
 struct rv_sim_due rv_sim_heap_pop(struct rv_sim_heap *h);
 

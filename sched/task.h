@@ -77,8 +77,8 @@ struct rv_task {
             RV_ATOMIC(rv_skipped_fn *) skipped;
         } start;
         struct { /* from then on */
-            struct rv_stack
-                *stack; /* where its frames are; several tasks share one after inline joins */
+            /* where its frames are; several tasks share one after inline joins */
+            RV_ATOMIC(struct rv_stack *) stack;
             RV_ATOMIC(int64_t) until; /* the running wait's deadline, RV_NEVER when none */
             RV_ATOMIC(uint64_t) op;   /* the I/O op that this wait is for; 0: the wait word alone */
         } run;

@@ -295,6 +295,32 @@ TEST(with_little_room_an_acceptor_accepts_one_by_one)
     RUN(little_room, .workers = 1);
 }
 
+static int not_taken(void *arg)
+{
+    (void)arg;
+    int listener = (int)CHECK_OK(reeve_listen("127.0.0.1:0", 0)), peers[CROWD];
+    struct rv_acceptor a;
+    rv_acceptor_start(&a, listener);
+    CHECK_EQ(rv_acceptor_take(&a, 100000, SOON), -ETIMEDOUT);
+    for (int i = 0; i < CROWD; i++) {
+        peers[i] = peer_connect(listener);
+        CHECK_EQ(reeve_sleep(reeve_in(10 * REEVE_US)), 0);
+    }
+    CHECK_LE(COUNTER(accepted), CROWD / 2); /* the others wait in the kernel */
+    for (int i = 0; i < CROWD; i++)
+        CHECK_EQ(reeve_close((int)CHECK_OK(rv_acceptor_take(&a, 100000, LONG))), 0);
+    rv_acceptor_stop(&a);
+    for (int i = 0; i < CROWD; i++)
+        close(peers[i]);
+    CHECK_EQ(reeve_close(listener), 0);
+    return 0;
+}
+
+TEST(an_acceptor_whose_task_is_busy_stops_accepting)
+{
+    RUN(not_taken, .workers = 1);
+}
+
 static int stops(void *arg)
 {
     (void)arg;

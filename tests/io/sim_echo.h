@@ -260,7 +260,7 @@ static int serve_in_one_call(void *arg)
     int64_t drain[] = { 0, -1, 1 + rv_sim_draw(5000000) };
     struct reeve_serve how = {
         .addr = e->addr, .handler = handle_served, .ctx = e, .listening = listening,
-        .backlog = 1 + (int)rv_sim_draw(4), .conns_max = e->conns_max,
+        .backlog = 1 + (int)rv_sim_draw(4), .conns_max = e->conns_max ? e->conns_max : 4000,
         .idle_ns = e->shaky ? idle[rv_sim_draw(3)] : 0, .drain_ns = drain[rv_sim_draw(3)],
     };
     bool limited = e->shaky && rv_sim_chance(256);

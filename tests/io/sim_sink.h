@@ -219,7 +219,7 @@ static void sink_simulate(uint64_t seed, struct rv_sim_opts *opts, struct rv_sim
         k.sender[i] = (struct sender){ .sink = &k, .id = i,
                                        .total = (uint32_t)(seeds_mix(x + (uint64_t)i) % 3000) };
     opts->bufs = (size_t)1 << x / 8 % 5;
-    k.borrows = seed % 2 && opts->bufs >= SENDERS;
+    k.borrows = seed % 2;
     opts->faults.shorter = (uint16_t)(x / 64 % 3 * 400);
     opts->faults.one_byte = (uint16_t)(x / 256 % 3 * 100);
     opts->faults.unmulti = (uint16_t)(x / 1024 % 3 * 100);

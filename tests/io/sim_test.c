@@ -241,6 +241,33 @@ TEST(sockets_left_open_by_one_runtime_do_not_disturb_the_next)
     }
 }
 
+static int sleep_a_little(void *arg)
+{
+    (void)arg;
+    return reeve_sleep(reeve_in(1000));
+}
+
+TEST(a_simulation_that_lacks_memory_fails_and_leaves_nothing)
+{
+    struct rv_sim_opts opts = { .seed = 3, .workers = 2, .fn = sleep_a_little };
+    struct rv_sim_result result;
+    if (!rv_fault_available())
+        SKIP("this build has no fault points");
+    for (uint64_t n = 1;; n++) {
+        rv_fault_fail_nth(n);
+        int r = rv_sim_run(&opts, &result);
+        const char *failed = rv_fault_last_name();
+        rv_fault_off();
+        if (!failed) {
+            CHECK_EQ(r, 0);
+            CHECK_EQ(result.result, 0);
+            CHECK_GT(n, 20);
+            return;
+        }
+        CHECK(r == -ENOMEM || r == 0); /* not started; or the root had to do without */
+    }
+}
+
 static int run_inside(void *arg)
 {
     (void)arg;

@@ -228,8 +228,7 @@ TEST(threads_bear_the_name_and_their_number)
     reeve_destroy(other);
     reeve_destroy(rt);
     const char *name = "a-name-that-is-too-long-for-the-kernel";
-    CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .name = name,
-                                                     .workers = 2 }));
+    CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .name = name, .workers = 2 }));
     AWAIT(threads_named("a-name-tha/0") && threads_named("a-name-tha/1"));
     reeve_destroy(rt);
 }

@@ -21,17 +21,17 @@
 enum { CLIENTS = 3, BIG_COPY = 1000, ECHO_LEN = 3000 };
 
 struct scene {
-    RV_ATOMIC(int) port;       /* of its server; < 0: there is none, and why */
-    RV_ATOMIC(int) spawned;    /* tasks that were spawned or posted with success */
+    RV_ATOMIC(int) port;    /* of its server; < 0: there is none, and why */
+    RV_ATOMIC(int) spawned; /* tasks that were spawned or posted with success */
     RV_ATOMIC(int) ran, skipped;
-    RV_ATOMIC(int) echoed;     /* clients that came through */
-    int result;                /* of the root task */
+    RV_ATOMIC(int) echoed; /* clients that came through */
+    int result;            /* of the root task */
 };
 
 /* What may come out where something cannot be had, here or at the other end of a connection. */
 static int documented(int r)
 {
-    static const int errors[] = { ENOMEM, EAGAIN,     EMFILE,     ENOBUFS,     ECANCELED,
+    static const int errors[] = { ENOMEM, EAGAIN,     EMFILE,       ENOBUFS,     ECANCELED,
                                   EPIPE,  ECONNRESET, ECONNREFUSED, ECONNABORTED };
     bool found = r >= 0;
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
@@ -62,11 +62,10 @@ static int serve_scene(void *arg)
 {
     struct scene *s = arg;
     rv_add_acq_rel(&s->ran, 1);
-    int r = documented(reeve_serve_with(&(struct reeve_serve){ .addr = "127.0.0.1:0",
-                                                               .handler = serve_echo,
-                                                               .ctx = s,
-                                                               .listening = listening },
-                                        0));
+    int r = documented(reeve_serve_with(
+        &(struct reeve_serve){
+            .addr = "127.0.0.1:0", .handler = serve_echo, .ctx = s, .listening = listening },
+        0));
     rv_store_release(&s->port, r < 0 ? r : -ECANCELED);
     return r;
 }
@@ -156,8 +155,8 @@ static int clients(struct scene *s, int port)
     for (int i = 0; i < BIG_COPY; i++)
         c.rest[i] = (char)i;
     for (int i = 0; i < CLIENTS; i++) {
-        int r = documented(
-            reeve_go(client, &c, .copy = sizeof c, .group = &g, .skipped = skip_client));
+        int r =
+            documented(reeve_go(client, &c, .copy = sizeof c, .group = &g, .skipped = skip_client));
         rv_add_acq_rel(&s->spawned, r == 0);
     }
     return documented(reeve_group_wait(&g, 0));
@@ -201,8 +200,8 @@ static struct scene live_by_create(void)
     s.result = r;
     if (r < 0)
         return s;
-    r = documented(reeve_post(
-        rt, &(struct reeve_spawn){ .fn = be_posted, .arg = &s, .skipped = be_skipped }));
+    r = documented(
+        reeve_post(rt, &(struct reeve_spawn){ .fn = be_posted, .arg = &s, .skipped = be_skipped }));
     rv_add_acq_rel(&s.spawned, r == 0);
     r = reeve_call(rt, play, &s, 0);
     s.result = documented(r);
@@ -327,10 +326,11 @@ TEST(a_run_survives_each_failure_of_anything)
 /* ---- kernels that can less ------------------------------------------------------------------- */
 
 static const char *const optional[] = {
-    "defer_taskrun",      "single_issuer", "taskrun_flag", "coop_taskrun",     "submit_all",
-    "registered_ring_fd", "no_iowait",     "abs_timer",    "optlen",           "recv_optlen",
-    "accept_multishot",   "send_msg_ring", "clone_buffers", "min_timeout",     "recvsend_bundle",
-    "send_zc",            "waitid",        "ftruncate",    "guard_install",    "rwf_nosignal",
+    "defer_taskrun", "single_issuer",      "taskrun_flag",     "coop_taskrun",
+    "submit_all",    "registered_ring_fd", "no_iowait",        "abs_timer",
+    "optlen",        "recv_optlen",        "accept_multishot", "send_msg_ring",
+    "clone_buffers", "min_timeout",        "recvsend_bundle",  "send_zc",
+    "waitid",        "ftruncate",          "guard_install",    "rwf_nosignal",
 };
 enum { OPTIONAL = sizeof optional / sizeof *optional };
 

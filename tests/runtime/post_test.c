@@ -102,10 +102,9 @@ static void *post_until_refused(void *arg)
     int r = 0;
     for (uint32_t i = 0; i < PER_THREAD && r == 0; i++) {
         uint32_t id = first + i;
-        r = reeve_post(tally.rt, &(struct reeve_spawn){ .fn = count_run,
-                                                        .arg = &id,
-                                                        .copy = sizeof id,
-                                                        .skipped = count_skip });
+        r = reeve_post(tally.rt,
+                       &(struct reeve_spawn){
+                           .fn = count_run, .arg = &id, .copy = sizeof id, .skipped = count_skip });
         if (r == 0)
             rv_sub_acq_rel(&tally.runs[id], 1); /* so that it ends at 0 */
     }
@@ -443,10 +442,9 @@ TEST(a_call_inside_a_task_or_a_skipped_is_refused)
     CHECK_OK(reeve_create(&rt, NULL));
     CHECK_EQ(reeve_call(rt, call_inside, &rt, 0), 2);
     CHECK_EQ(reeve_run(call_inside, &rt), 2);
-    CHECK_OK(reeve_post(rt, &(struct reeve_spawn){ .fn = must_not_run,
-                                                   .arg = &rt,
-                                                   .deadline = 1,
-                                                   .skipped = call_in_skipped }));
+    CHECK_OK(reeve_post(
+        rt, &(struct reeve_spawn){
+                .fn = must_not_run, .arg = &rt, .deadline = 1, .skipped = call_in_skipped }));
     CHECK_EQ(reeve_shutdown(rt, 0), 0);
     CHECK_EQ(call_result, -EDEADLK);
     reeve_destroy(rt);

@@ -531,7 +531,7 @@ static void check_refusal(int error)
     CHECK_EQ(rt, (reeve *)why);
     CHECK_EQ(reeve_check(why, sizeof why), -error);
     CHECK(strstr(why, "io_uring"));
-    CHECK(strstr(why, "seccomp"));        /* the cause */
+    CHECK(strstr(why, "seccomp"));                         /* the cause */
     CHECK(strstr(why, "profile") || strstr(why, "allow")); /* the remedy */
     CHECK_EQ(strchr(why, '\n'), NULL);
     CHECK_EQ(why[strlen(why) - 1], '.');

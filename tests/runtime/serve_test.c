@@ -6,6 +6,9 @@
 #define CHECK_MAIN
 #include "tests/check.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include "runtime/runtime.h"
 #include "tests/runtime/server.h"
 
@@ -510,6 +513,44 @@ TEST(a_drain_echoes_what_came_before_the_first_read)
     CHECK_EQ(server_wait(&sv), 0);
     CHECK_EQ(rv_load_acquire(&sv.total), PEERS);
     server_end(&sv);
+}
+
+/* All that the peer has sent lies in the server's socket. */
+static void await_arrival(int fd)
+{
+    int unacknowledged = 1;
+    while (unacknowledged) {
+        CHECK_EQ(ioctl(fd, SIOCOUTQ, &unacknowledged), 0);
+        if (unacknowledged)
+            pause_ms(1);
+    }
+}
+
+TEST(a_drain_answers_every_request_that_had_arrived)
+{
+    enum { PEERS = 16 };
+    for (unsigned round = 0; round < times(60); round++) {
+        struct server sv = { .how.handler = echo };
+        server_start(&sv, 1 + round % 3);
+        int fd[PEERS];
+        char back[8];
+        for (int i = 0; i < PEERS; i++) {
+            fd[i] = peer_connect(sv.port);
+            peer_echo(fd[i], "before", 6);
+        }
+        for (int i = 0; i < PEERS; i++)
+            peer_send(fd[i], "the last", 8);
+        for (int i = 0; i < PEERS; i++)
+            await_arrival(fd[i]);
+        server_cancel(&sv);
+        for (int i = 0; i < PEERS; i++) {
+            peer_receive(fd[i], back, 8);
+            CHECK_MEM_EQ(back, "the last", 8);
+            peer_end(fd[i]);
+        }
+        CHECK_EQ(server_wait(&sv), 0);
+        server_end(&sv);
+    }
 }
 
 TEST(a_drain_ends_idle_connections_at_once)

@@ -27,9 +27,9 @@
 #include "tests/io/uring.h"
 
 #if defined(__SANITIZE_THREAD__)
-enum { SLOWER = 16 };
+enum { SLOWER = 8 };
 #elif defined(__SANITIZE_ADDRESS__)
-enum { SLOWER = 4 };
+enum { SLOWER = 2 };
 #else
 enum { SLOWER = 1 };
 #endif
@@ -235,7 +235,7 @@ struct server {
     reeve *rt;
     int stop_fd, go_fd; /* eventfds: one ends the server, the other lets handlers go on */
     int port, result;
-    sem_t listening, ended, event; /* the last is the test's own */
+    sem_t listening, ended, event;    /* the last is the test's own */
     RV_ATOMIC(int) live, most, total; /* handlers, for those that count themselves */
 };
 
