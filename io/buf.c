@@ -32,6 +32,9 @@
 
 #define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
 
+/* opaque[0] is the struct rv_io_worker of a picked lease, else the struct rv_io and one of these. */
+enum { BORROWED = 1, EXTRA = 2 };
+
 /* ---- the group of a worker ------------------------------------------------------------------- */
 
 int rv_group_init(struct rv_io_worker *iw, size_t bytes, uint32_t bufs)
@@ -178,26 +181,45 @@ static void pass_on(struct rv_io *io, struct rv_io_worker *iw, struct rv_lease *
         rv_wait_fire(io->sched, w, token, RV_WOKEN, UINT32_MAX);
 }
 
-/* A place is ours: the block for it. */
-static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lease **ret_lease)
+static struct rv_lease *new_block(struct rv_io *io, unsigned kind)
 {
-    struct rv_io *io = iw->io;
-    if (!l) {
-        l = rv_alloc_aligned(sizeof *l + io->buf_bytes, RV_CACHE_LINE);
-        if (!l) {
-            pass_on(io, iw, NULL);
-            return -ENOMEM;
-        }
-        *l = (struct rv_lease){ .mem = (unsigned char *)(l + 1) };
-        l->pub.opaque[0] = (uintptr_t)io | 1;
-        l->pub.cap = io->buf_bytes;
-    }
+    struct rv_lease *l = rv_alloc_aligned(sizeof *l + io->buf_bytes, RV_CACHE_LINE);
+    if (!l)
+        return NULL;
+    *l = (struct rv_lease){ .mem = (unsigned char *)(l + 1) };
+    l->pub.opaque[0] = (uintptr_t)io | kind;
+    l->pub.cap = io->buf_bytes;
+    return l;
+}
+
+static void lend_block(struct rv_io_worker *iw, struct rv_lease *l)
+{
     l->pub.data = l->mem;
     l->pub.len = 0;
     l->pub.opaque[1] = RV_LEASE_OUT;
     rv_count(&iw->n.borrowed, 1);
+}
+
+/* A place is ours: the block for it. */
+static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lease **ret_lease)
+{
+    if (!l)
+        l = new_block(iw->io, BORROWED);
+    if (!l) {
+        pass_on(iw->io, iw, NULL);
+        return -ENOMEM;
+    }
+    lend_block(iw, l);
     *ret_lease = l;
     return 0;
+}
+
+struct rv_lease *rv_lease_extra(struct rv_io_worker *iw)
+{
+    struct rv_lease *l = new_block(iw->io, EXTRA);
+    if (l)
+        lend_block(iw, l);
+    return l;
 }
 
 /* Queues for a place, with the lock held. 0: ours; -ETIMEDOUT, -ECANCELED. */
@@ -265,9 +287,12 @@ void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l)
     uintptr_t owner = l->pub.opaque[0];
     if (__builtin_expect(owner == (uintptr_t)iw, 1)) {
         home(iw, l);
-    } else if (owner & 1) {
+    } else if (owner & BORROWED) {
         l->pub.opaque[1] = RV_LEASE_AWAY;
-        pass_on((struct rv_io *)(owner - 1), iw, l);
+        pass_on((struct rv_io *)(owner - BORROWED), iw, l);
+    } else if (owner & EXTRA) {
+        l->pub.opaque[1] = RV_LEASE_AWAY;
+        rv_free(l);
     } else {
         send_home((struct rv_io_worker *)owner, l);
     }
@@ -280,6 +305,22 @@ void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first)
         rv_lease_return(iw, first);
         first = next;
     }
+}
+
+bool rv_lease_forget(struct rv_lease *first, const struct rv_io *io)
+{
+    bool any = false;
+    for (struct rv_lease *l = first; l; l = rv_lease_next(l)) {
+        uintptr_t owner = l->pub.opaque[0];
+        any |= owner & EXTRA ? (struct rv_io *)(owner - EXTRA) == io
+                             : ((struct rv_io_worker *)owner)->io == io;
+    }
+    for (struct rv_lease *l = any ? first : NULL, *next; l; l = next) {
+        next = rv_lease_next(l);
+        if (l->pub.opaque[0] & EXTRA)
+            rv_free(l);
+    }
+    return any;
 }
 
 _Noreturn void rv_lease_misused(const struct reeve_buf *buf, const char *call)

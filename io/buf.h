@@ -35,7 +35,7 @@ enum rv_lease_state {
 };
 
 struct rv_lease {
-    /* opaque[0]: struct rv_io_worker *, or struct rv_io * | 1; opaque[1]: the state */
+    /* opaque[0]: the owner, see buf.c; opaque[1]: the state */
     struct reeve_buf pub;
     /* link: in a list of unread data, in the pool, or in an inbox; aux: the id */
     struct rv_msg msg;
@@ -105,6 +105,12 @@ static inline struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *ca
 
 /* A lease to fill, waiting for one until `until` (see rv_deadline()). 0 or -errno. In a task. */
 int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until);
+
+/* A lease beyond all bounds, OUT and empty, for data that waits; NULL: no memory. */
+struct rv_lease *rv_lease_extra(struct rv_io_worker *iw);
+
+/* The runtime goes: whether any of a list of leases is its own. Then all that are go with it. */
+bool rv_lease_forget(struct rv_lease *first, const struct rv_io *io);
 
 /* A lease that comes home through its worker's inbox. */
 void rv_lease_message(struct rv_io_worker *iw, struct rv_msg *m);

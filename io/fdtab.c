@@ -340,9 +340,9 @@ static void forget(struct rv_fd *f, const struct rv_io_worker *workers, uint32_t
     uint64_t word = rv_fd_lock(f);
     if (f->stream && among(rv_load_relaxed(&f->stream->iw), workers, n)) {
         f->stream = NULL;
-        word = (word & ~(uint64_t)RV_FD_ARMED) - RV_FD_COUNT_ONE;
+        word = (word & ~(uint64_t)(RV_FD_ARMED | RV_FD_STARVED)) - RV_FD_COUNT_ONE;
     }
-    if (f->first && among((struct rv_io_worker *)f->first->pub.opaque[0], workers, n)) {
+    if (f->first && rv_lease_forget(f->first, workers->io)) {
         f->first = f->last = NULL;
         f->unread_bufs = 0;
         f->unread_bytes = 0;

@@ -39,6 +39,7 @@ enum {
     RV_FD_ENDED = 256,  /* it has ended, as `end` says */
     RV_FD_IDLE = 512,   /* idle_ns is set */
     RV_FD_TURNS = 1024, /* somebody waits for his turn to send */
+    RV_FD_STARVED = 2048, /* the stream waits for buffers */
 };
 #define RV_FD_COUNT_SHIFT 12
 #define RV_FD_COUNT_ONE   (UINT64_C(1) << RV_FD_COUNT_SHIFT)

@@ -37,6 +37,7 @@
 #include "io/stream.h"
 #include "io/uring_compat.h"
 #include "mem/die.h"
+#include "sched/pick.h"
 #include "sched/wait.h"
 
 #define PIECE_MAX (UINT32_C(1) << 30) /* bytes of one op: the kernel stops at 2^31 less a page */
@@ -282,6 +283,7 @@ static int send_pieces(struct rv_io_worker *iw, struct rv_fd *f, struct rv_op *o
             return -ECANCELED;
         iw = rv_io_self();
         rv_store_relaxed(&op->iw, iw); /* a cancellation that goes astray asks its way: op.c (3) */
+        op->retries = 0;
     }
 }
 
@@ -305,6 +307,25 @@ static ssize_t send_untracked(struct rv_io_worker *iw, int fd, int64_t until,
     return (ssize_t)len;
 }
 
+/* What would be the only request of its submission is not made one, but sent by a plain call that
+ * does not wait: at one connection that halves the entries into the ring. The slot is locked and the
+ * turn ours. Bytes sent, with the slot locked again; -errno, with the turn given up. */
+static ssize_t send_at_once(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
+                            const void *data, size_t len)
+{
+    uint32_t gen = rv_fd_gen(*word);
+    rv_fd_unlock(f, *word);
+    ssize_t n = iw->driver->send_now(iw, rv_fd_number(f), data, len);
+    if (n < 0 && n != -EAGAIN)
+        return end_turn(iw, f, gen) ? -ECANCELED : n;
+    *word = rv_fd_lock(f);
+    if (rv_fd_gen(*word) == gen && !(*word & RV_FD_CLOSING))
+        return n < 0 ? 0 : n;
+    rv_fd_unlock(f, *word);
+    end_turn(iw, f, gen);
+    return -ECANCELED;
+}
+
 static ssize_t send_all(struct rv_io_worker *iw, int fd, reeve_time deadline, const void *data,
                         size_t len)
 {
@@ -322,15 +343,26 @@ static ssize_t send_all(struct rv_io_worker *iw, int fd, reeve_time deadline, co
     } else {
         word = (word | RV_FD_WRITER) + RV_FD_COUNT_ONE;
     }
-    struct rv_op *op = f->sending = rv_op_take(iw, RV_OPK_TASK, RV_OP_SEND, fd);
     uint32_t gen = rv_fd_gen(word);
+    ssize_t sent = 0;
+    if (word & RV_FD_STREAM && iw->driver->send_now && !rv_any_ready(iw->w)) {
+        sent = send_at_once(iw, f, &word, data, len);
+        if (sent < 0)
+            return sent;
+    }
+    if ((size_t)sent == len) {
+        rv_fd_unlock(f, word);
+        end_turn(iw, f, gen);
+        return sent;
+    }
+    struct rv_op *op = f->sending = rv_op_take(iw, RV_OPK_TASK, RV_OP_SEND, fd);
     rv_fd_unlock(f, word);
     if (__builtin_expect(!op, 0)) {
         end_turn(iw, f, gen);
         return -ENOMEM;
     }
     plan_write(iw, word & RV_FD_OURS || iw->driver->socket_type(fd) >= 0, op);
-    int r = send_pieces(iw, f, op, until, data, len);
+    int r = send_pieces(iw, f, op, until, (const unsigned char *)data + sent, len - (size_t)sent);
     iw = rv_io_self();
     op->res = r;
     bool closed = end_turn(iw, f, gen);

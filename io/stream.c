@@ -7,7 +7,8 @@
  * slot; a waiting reader gets its piece directly. What ends it, and what then:
  *
  *     its own limit, or ours                   again at once, or when the unread has been read
- *     no buffer (ENOBUFS)                      again when buffers have come home: never an error
+ *     no buffer (ENOBUFS)                      again when buffers have come home, or, for a reader
+ *                                              that has waited long, once into a block of the heap
  *     the end of the stream, or an error       kept in the slot, after all data
  *     the fd is closed                         the op goes, and the last one out closes the fd
  *
@@ -15,7 +16,7 @@
  *
  *     IDLE     -> FLYING    [arm]                      nobody has to ask again: RV_FD_ARMED
  *     IDLE     -> STARVED   [arm]                      too few buffers
- *     STARVED  -> FLYING    [rv_stream_feed]
+ *     STARVED  -> FLYING    [rv_stream_feed, relieve]
  *     FLYING   -> ENDING    [rv_stream_stop]           cancelled, the last completion is awaited
  *     FLYING, ENDING -> IDLE, STARVED, FLYING          [landed]
  *     IDLE, STARVED  -> gone [rv_stream_stop]          FLYING, ENDING -> gone [landed]
@@ -44,6 +45,9 @@
 #include "io/op.h"
 #include "mem/die.h"
 #include "sched/wait.h"
+
+#define MERGE_MAX 1024u              /* bytes: above that a buffer of its own is cheaper */
+#define PATIENCE_NS (100 * REEVE_MS) /* of a reader whose stream starves */
 
 enum { IDLE, FLYING, ENDING, STARVED, GONE };
 
@@ -109,8 +113,10 @@ void rv_stream_wake(struct rv_io_worker *iw, const struct rv_reader *r)
 
 /* ---- arming, on the home worker -------------------------------------------------------------- */
 
+/* Its reader, if one waits, looks at it from now on: see await(). */
 static void starve(struct rv_io_worker *iw, struct rv_op *op)
 {
+    struct rv_fd *f = rv_fd_slot(op->fd);
     op->stream_state = STARVED;
     op->next = NULL;
     op->prev = iw->starved_last;
@@ -123,10 +129,22 @@ static void starve(struct rv_io_worker *iw, struct rv_op *op)
     /* Before this worker sleeps it fences and looks into its inbox (park.c); who sends a lease
      * there fences before looking at this. One of the two sees the other. */
     rv_store_relaxed(&iw->group.starved, 1U);
+    struct rv_reader told = { 0 };
+    uint64_t word = rv_fd_lock(f);
+    if (f->stream == op) {
+        word |= RV_FD_STARVED;
+        if (rv_load_relaxed(&f->reader))
+            told = *rv_load_relaxed(&f->reader);
+    }
+    rv_fd_unlock(f, word);
+    if (told.sched)
+        rv_wait_fire(told.sched, told.sched == iw->w->sched ? iw->w : NULL, told.token,
+                     RV_TIMED_OUT, UINT32_MAX);
 }
 
 static void unstarve(struct rv_io_worker *iw, struct rv_op *op)
 {
+    struct rv_fd *f = rv_fd_slot(op->fd);
     if (op->prev)
         op->prev->next = op->next;
     else
@@ -137,6 +155,8 @@ static void unstarve(struct rv_io_worker *iw, struct rv_op *op)
         iw->starved_last = op->prev;
     if (!iw->starved_first)
         rv_store_relaxed(&iw->group.starved, 0U);
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_unlock(f, f->stream == op ? word & ~(uint64_t)RV_FD_STARVED : word);
 }
 
 static void fly(struct rv_io_worker *iw, struct rv_op *op)
@@ -144,6 +164,25 @@ static void fly(struct rv_io_worker *iw, struct rv_op *op)
     op->stream_state = FLYING;
     op->off = iw->io->stream_bytes_max;
     rv_count(&iw->n.arms, 1);
+    rv_op_queue(iw, op);
+}
+
+/* Receives once into a block of the heap, if there is data. Otherwise who holds all buffers while he
+ * waits for this very reader would wait for ever. */
+static void relieve(struct rv_io_worker *iw, struct rv_op *op)
+{
+    int (*pending)(int fd) = rv_fd_slot(op->fd)->driver->pending;
+    if (op->stream_state != STARVED || (pending && pending(op->fd) <= 0))
+        return; /* without data it would hold the block for as long as its peer is silent */
+    struct rv_lease *l = rv_lease_extra(iw);
+    if (!l)
+        return; /* the reader will ask again */
+    unstarve(iw, op);
+    op->stream_state = FLYING;
+    op->code = RV_OP_RECV;
+    op->ctx = l;
+    op->addr = l->mem;
+    op->len = (uint32_t)l->pub.cap;
     rv_op_queue(iw, op);
 }
 
@@ -230,6 +269,8 @@ void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op)
         rv_stream_stop(iw, op);
     else if (op->stream_state == IDLE)
         arm(iw, op);
+    else if (wants & RV_STREAM_RELIEVE)
+        relieve(iw, op);
 }
 
 /* ---- completions, on the home worker --------------------------------------------------------- */
@@ -240,6 +281,22 @@ static bool greedy(const struct rv_io_worker *iw, const struct rv_fd *f)
     const struct rv_io *io = iw->io;
     return iw->group.free < iw->group.bufs / 4 &&
            (f->unread_bufs > io->stream_bufs_max || f->unread_bytes > io->stream_bytes_max);
+}
+
+/* A small piece is copied behind what is unread already, where there is room: a peer that sends byte
+ * by byte must not hold a buffer for each. */
+static bool merge(struct rv_fd *f, const struct rv_lease *l)
+{
+    struct reeve_buf *last = f->last ? &f->last->pub : NULL;
+    size_t len = l->pub.len;
+    if (!last || len > MERGE_MAX)
+        return false;
+    if ((size_t)(last->data - f->last->mem) + last->len + len > last->cap)
+        return false;
+    memcpy(last->data + last->len, l->pub.data, len);
+    last->len += len;
+    f->unread_bytes += len;
+    return true;
 }
 
 /* A piece of data goes to the reader that waits, or behind what is unread. The slot is locked, and
@@ -257,6 +314,11 @@ static void push(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, struct
         return;
     }
     struct rv_op *op = f->stream;
+    if (merge(f, l)) {
+        rv_fd_unlock(f, word);
+        rv_lease_return(iw, l);
+        return;
+    }
     append(f, l);
     bool stop = greedy(iw, f);
     rv_fd_unlock(f, word);
@@ -335,8 +397,32 @@ static void landed(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
         rv_stream_feed(iw);
 }
 
+/* The block that a relief was received into, or nothing was. */
+static void relieved(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
+{
+    struct rv_fd *f = rv_fd_slot(op->fd);
+    struct rv_lease *l = op->ctx;
+    op->code = RV_OP_RECV_MULTI;
+    op->ctx = op->addr = NULL;
+    op->len = 0;
+    uint64_t word = rv_fd_lock(f);
+    if (res > 0 && delivers(f, word, op)) {
+        l->pub.len = (size_t)res;
+        l->pub.opaque[1] = RV_LEASE_PENDING;
+        push(iw, f, word, l);
+    } else {
+        rv_fd_unlock(f, word);
+        rv_lease_return(iw, l);
+    }
+    landed(iw, op, res);
+}
+
 void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, uint32_t cflags)
 {
+    if (op->code == RV_OP_RECV) {
+        relieved(iw, op, res);
+        return;
+    }
     struct rv_fd *f = rv_fd_slot(op->fd);
     bool data = cflags & RV_OPF_BUFFER && res > 0;
     if (!data || !rv_stream_piece(iw, f, op, res, cflags)) {
@@ -351,18 +437,44 @@ void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, 
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* Sees to it that the stream receives; under the lock. What is then left to do after the unlock is
- * in *ret: arm here, or ask there. 0 or -ENOMEM. */
+/* What is left to do after the unlock: something here, or a message there. */
 struct request {
     struct rv_op *here, *there;
+    unsigned want;
 };
 
+/* Asks the stream's home for something; under the lock. */
+static void request(struct rv_io_worker *iw, struct rv_fd *f, unsigned want, struct request *ret)
+{
+    struct rv_op *op = f->stream;
+    ret->want = want;
+    if (rv_load_relaxed(&op->iw) == iw) {
+        ret->here = op;
+        return;
+    }
+    if (!op->stream_wants)
+        ret->there = op;
+    op->stream_wants |= (uint8_t)want;
+}
+
+static void perform(struct rv_io_worker *iw, const struct request *q)
+{
+    if (q->here && q->want == RV_STREAM_ARM)
+        arm(iw, q->here);
+    else if (q->here)
+        relieve(iw, q->here);
+    if (q->there) {
+        struct rv_io_worker *home = rv_load_relaxed(&q->there->iw);
+        rv_send(home->io->sched, home->w, &q->there->msg, RV_IO_MSG_STREAM);
+    }
+}
+
+/* Sees to it that the stream receives; under the lock. 0 or -ENOMEM. */
 static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
                        struct request *ret)
 {
-    struct rv_op *op = f->stream;
-    if (!op) {
-        op = rv_op_take(iw, RV_OPK_STREAM, RV_OP_RECV_MULTI, rv_fd_number(f));
+    if (!f->stream) {
+        struct rv_op *op = rv_op_take(iw, RV_OPK_STREAM, RV_OP_RECV_MULTI, rv_fd_number(f));
         if (!op)
             return -ENOMEM;
         op->fd_gen = rv_fd_gen(*word);
@@ -373,24 +485,8 @@ static int request_arm(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
         rv_store_relaxed(&iw->streams, rv_load_relaxed(&iw->streams) + 1);
     }
     *word |= RV_FD_ARMED;
-    if (rv_load_relaxed(&op->iw) == iw) {
-        ret->here = op;
-        return 0;
-    }
-    if (!op->stream_wants)
-        ret->there = op;
-    op->stream_wants |= RV_STREAM_ARM;
+    request(iw, f, RV_STREAM_ARM, ret);
     return 0;
-}
-
-static void perform(struct rv_io_worker *iw, const struct request *q)
-{
-    if (q->here)
-        arm(iw, q->here);
-    if (q->there) {
-        struct rv_io_worker *home = rv_load_relaxed(&q->there->iw);
-        rv_send(home->io->sched, home->w, &q->there->msg, RV_IO_MSG_STREAM);
-    }
 }
 
 static void resume(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word)
@@ -441,13 +537,50 @@ static int64_t read_until(const struct rv_fd *f, uint64_t word, const struct rv_
     return idle < until ? idle : until;
 }
 
+/* The reader is in the slot, which is locked: parks it, until something is there for it or its time
+ * is over. One whose stream starves looks after it now and then; who makes a stream starve tells its
+ * reader, by what looks like a deadline that has come. 0: taken out of the slot by somebody;
+ * -ETIMEDOUT, -ECANCELED: by itself. */
+static int park_reader(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int64_t until,
+                       struct rv_reader *r, struct request q)
+{
+    struct rv_task *t = iw->w->cur;
+    for (;;) {
+        struct rv_worker *w = iw->w;
+        int64_t look_at = word & RV_FD_STARVED ? rv_worker_now(w) + PATIENCE_NS : RV_NEVER;
+        bool once = until <= w->now;
+        r->token = rv_wait_arm(r->sched, t, 0);
+        rv_store_relaxed(&f->token, r->token);
+        rv_fd_unlock(f, word);
+        if (__builtin_expect(q.here || q.there, 0))
+            perform(iw, &q);
+        int why = once ? park_once(iw, t, r->token)
+                       : rv_wait_park(w, t, look_at < until ? look_at : until);
+        if (why == RV_WOKEN)
+            return 0;
+        iw = rv_io_self();
+        word = rv_fd_lock(f);
+        if (rv_load_relaxed(&f->reader) != r) { /* the result came first, and counts */
+            rv_fd_unlock(f, word);
+            return 0;
+        }
+        int64_t now = rv_worker_now(iw->w);
+        if (once || why == RV_CANCELLED || now >= until) {
+            rv_store_relaxed(&f->reader, NULL);
+            rv_fd_unlock(f, word);
+            return why == RV_CANCELLED ? -ECANCELED : -ETIMEDOUT;
+        }
+        q = (struct request){ 0 };
+        if (word & RV_FD_STARVED && now >= look_at)
+            request(iw, f, RV_STREAM_RELIEVE, &q);
+    }
+}
+
 /* Waits for the next piece; nothing is unread. Unlocks. 1: r->lease, with RV_FD_READER held if it
  * is more than r->room; 0: the end; -errno. */
 static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                  struct rv_reader *r)
 {
-    struct rv_worker *w = iw->w;
-    struct rv_task *t = w->cur;
     struct request q = { 0 };
     int e = 0;
     if (word & RV_FD_ENDED)
@@ -460,25 +593,11 @@ static int await(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_
         rv_fd_unlock(f, word);
         return e == 1 ? 0 : e;
     }
-    int64_t until = read_until(f, word, w, deadline);
-    r->sched = w->sched;
-    r->token = rv_wait_arm(w->sched, t, 0);
+    r->sched = iw->io->sched;
     rv_store_relaxed(&f->reader, r);
-    rv_store_relaxed(&f->token, r->token);
-    rv_fd_unlock(f, word);
-    if (__builtin_expect(q.here || q.there, 0))
-        perform(iw, &q);
-    int why = until <= w->now ? park_once(iw, t, r->token) : rv_wait_park(w, t, until);
-    if (why != RV_WOKEN) {
-        word = rv_fd_lock(f);
-        /* else the result came first, and counts */
-        bool waiting = rv_load_relaxed(&f->reader) == r;
-        if (waiting)
-            rv_store_relaxed(&f->reader, NULL);
-        rv_fd_unlock(f, word);
-        if (waiting)
-            return why == RV_TIMED_OUT ? -ETIMEDOUT : -ECANCELED;
-    }
+    e = park_reader(iw, f, word, read_until(f, word, iw->w, deadline), r, q);
+    if (e < 0)
+        return e;
     if (r->lease)
         return 1;
     return r->end == 1 ? 0 : r->end;

@@ -408,39 +408,133 @@ static void await_piece(const struct rv_fd *f, uint64_t before)
         CHECK_EQ(reeve_sleep(0), 0);
 }
 
+static void send_piece(struct pair *p, size_t len, size_t at)
+{
+    unsigned char buf[4096];
+    struct rv_fd *f = rv_fd_slot(p->fd);
+    uint64_t before = f->unread_bytes;
+    fill_pattern(buf, len, at);
+    peer_send(p->peer, buf, len);
+    await_piece(f, before);
+}
+
+static void read_pieces(struct pair *p, size_t total)
+{
+    unsigned char buf[4096];
+    for (size_t at = 0; at < total;) {
+        ssize_t n = reeve_read(p->fd, buf, sizeof buf, LONG);
+        CHECK_GT(n, 0);
+        check_pattern(buf, (size_t)n, at);
+        at += (size_t)n;
+    }
+}
+
+enum { PIECE = 2000, PIECES = 80 };
+
 static int greedy(void *arg)
 {
     (void)arg;
     struct pair p = pair_make();
     struct rv_fd *f = rv_fd_slot(p.fd);
-    unsigned char c = pattern(0);
-    peer_send(p.peer, &c, 1);
-    CHECK_EQ(reeve_read(p.fd, &c, 1, LONG), 1);
-    unsigned sent = 1, got = 1;
-    for (; rv_load_relaxed(&f->word) & RV_FD_ARMED; sent++) {
-        CHECK_LT(sent, 1000);
-        c = pattern(sent);
-        uint64_t before = f->unread_bytes;
-        peer_send(p.peer, &c, 1);
-        await_piece(f, before);
-    }
+    char c;
+    CHECK_EQ(reeve_read(p.fd, &c, 1, REEVE_POLL), -ETIMEDOUT);
+    for (int i = 0; i < PIECES; i++)
+        send_piece(&p, PIECE, (size_t)i * PIECE);
     CHECK_EQ(COUNTER(capped), 1);
     CHECK_LE(f->unread_bufs, 50);
-    for (; sent < 1000; sent++) {
-        c = pattern(sent);
-        peer_send(p.peer, &c, 1);
-    }
-    for (; got < sent; got++) {
-        read_exactly(p.fd, &c, 1);
-        CHECK_EQ(c, pattern(got));
-    }
+    read_pieces(&p, PIECE * PIECES);
     pair_close(&p);
     return 0;
 }
 
-TEST(many_small_pieces_do_not_take_all_buffers)
+TEST(a_stream_that_nobody_reads_does_not_take_all_buffers)
 {
     RUN(greedy, .workers = 1, .bufs = 64);
+}
+
+static int merged(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct rv_fd *f = rv_fd_slot(p.fd);
+    char c;
+    CHECK_EQ(reeve_read(p.fd, &c, 1, REEVE_POLL), -ETIMEDOUT);
+    for (size_t i = 0; i < 3000; i++)
+        send_piece(&p, 1, i);
+    CHECK_LE(f->unread_bufs, 1 + 3000 / 512);
+    CHECK_EQ(COUNTER(starved), 0);
+    read_pieces(&p, 3000);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(small_pieces_share_a_buffer)
+{
+    RUN(merged, .workers = 1, .bufs = 16, .buf_bytes = 512);
+}
+
+static int relief(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make(), q = pair_make();
+    struct reeve_buf *held = NULL, *b = NULL;
+    char buf[8];
+    peer_send(p.peer, "held", 4);
+    CHECK_EQ(reeve_buf_recv(p.fd, &held, LONG), 4); /* the only buffer, and it stays here */
+    peer_send(q.peer, "one", 3);
+    CHECK_EQ(reeve_read(q.fd, buf, sizeof buf, LONG), 3);
+    CHECK_MEM_EQ(buf, "one", 3);
+    peer_send(q.peer, "two", 3);
+    CHECK_EQ(reeve_buf_recv(q.fd, &b, LONG), 3);
+    CHECK_MEM_EQ(b->data, "two", 3);
+    reeve_buf_return(b);
+    CHECK_GE(COUNTER(borrowed), 2);
+    reeve_buf_return(held);
+    peer_send(q.peer, "three", 5);
+    CHECK_EQ(reeve_read(q.fd, buf, sizeof buf, LONG), 5);
+    CHECK_EQ(COUNTER(borrowed), 2); /* from the group again */
+    pair_close(&p);
+    pair_close(&q);
+    return 0;
+}
+
+TEST(who_holds_all_buffers_and_reads_on_is_not_stuck)
+{
+    RUN(relief, .workers = 1, .bufs = 1);
+}
+
+static int relief_elsewhere(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make(), q = pair_make();
+    struct reeve_buf *held = NULL;
+    struct reading r = { .fd = q.fd };
+    reeve_task *t;
+    peer_send(p.peer, "held", 4);
+    CHECK_EQ(reeve_buf_recv(p.fd, &held, LONG), 4);
+    CHECK_EQ(reeve_read(q.fd, r.buf, 1, REEVE_POLL), -ETIMEDOUT); /* q's home is here, too */
+    peer_send(q.peer, "far", 3);
+    CHECK_EQ(reeve_spawn(&t, read_some, &r, .worker = 2), 0);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(r.result, 3);
+    reeve_buf_return(held);
+    pair_close(&p);
+    pair_close(&q);
+    return 0;
+}
+
+static int pinned(void *arg)
+{
+    reeve_task *t;
+    int result = -1;
+    CHECK_EQ(reeve_spawn(&t, relief_elsewhere, arg, .worker = 1), 0);
+    CHECK_EQ(reeve_join(t, &result, LONG), 0);
+    return result;
+}
+
+TEST(a_reader_on_another_worker_than_the_stream_is_not_stuck_either)
+{
+    RUN(pinned, .workers = 2, .bufs = 1);
 }
 
 struct echo {

@@ -142,6 +142,56 @@ TEST(of_all_who_end_a_wait_at_once_one_wins_and_the_task_runs_on_once)
     CHECK_EQ(host_run(2, 1000, is_fired_at, &a), 0);
 }
 
+/* What was written before the wait was ended is there after it, whether the waiter had parked. */
+struct letter {
+    struct host *h;
+    RV_ATOMIC(uint64_t) token;
+    uint64_t text; /* plain */
+    RV_ATOMIC(bool) over;
+};
+
+static void *writes_letters(void *arg)
+{
+    struct letter *l = arg;
+    for (uint64_t i = 1; !rv_load_acquire(&l->over); i++) {
+        uint64_t token;
+        while ((token = rv_xchg_acq_rel(&l->token, (uint64_t)0)) == 0 &&
+               !rv_load_acquire(&l->over))
+            rv_cpu_relax();
+        if (token == 0)
+            break;
+        l->text = i;
+        CHECK(rv_wait_fire(&l->h->s, NULL, token, RV_WOKEN, UINT32_MAX));
+    }
+    return NULL;
+}
+
+static int reads_letters(void *arg)
+{
+    struct letter *l = arg;
+    pthread_t writer;
+    l->h = host_self();
+    CHECK_EQ(pthread_create(&writer, NULL, writes_letters, l), 0);
+    for (uint64_t i = 1; i <= host_times(50000); i++) {
+        struct rv_worker *w = rv_worker_self();
+        struct rv_task *t = w->cur;
+        rv_store_release(&l->token, rv_wait_arm(w->sched, t, 0));
+        for (uint64_t k = 0; k < i % 64; k++) /* sometimes the answer is there before it parks */
+            rv_cpu_relax();
+        CHECK_EQ(rv_wait_park(w, t, RV_NEVER), RV_WOKEN);
+        CHECK_EQ(l->text, i);
+    }
+    rv_store_release(&l->over, true);
+    CHECK_EQ(pthread_join(writer, NULL), 0);
+    return 0;
+}
+
+TEST(what_was_written_before_the_wait_ended_is_there_after_it)
+{
+    struct letter l = { 0 };
+    CHECK_EQ(host_run(1, 100, reads_letters, &l), 0);
+}
+
 static int is_woken_at_home(void *arg)
 {
     struct host_event *e = arg;
