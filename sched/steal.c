@@ -2,10 +2,11 @@
 /*
  * steal.c -- taking work from other workers.
  *
- * Victims are tried in order from a random start. From a ring comes half, oldest first; from a
- * deque the oldest entry, which in a tree of spawns is the largest subtree; a slot only on the
+ * Victims are tried in order from a random start. From a deque comes the oldest entry, which in a
+ * tree of spawns is the largest subtree; only then, from a ring, half of it, oldest first: units
+ * that yielded are in there, warm, and their children in the victim's deque. A slot only on the
  * last pass, and only if its task has waited for long: one that was just woken runs next on its
- * own worker, warm, and taking it would cost both.
+ * own worker, and taking it would cost both.
  *
  * (1) A stolen entry belongs to the thief from the moment its compare-and-swap succeeded.
  * (2) Pinned tasks are in no stealable queue.
@@ -33,11 +34,11 @@ static uint64_t steal_from(struct rv_worker *w, struct rv_worker *victim, bool l
 {
     uint64_t e = 0;
     bool lost = false;
-    if (rv_runq_steal(&victim->runq, &w->runq, &e) != 0)
-        return e;
     do {
         e = rv_deque_steal(&victim->deque, &lost);
     } while (e == 0 && lost);
+    if (e == 0)
+        rv_runq_steal(&victim->runq, &w->runq, &e);
     if (e == 0 && last_pass)
         e = steal_slot(w, victim);
     return e;

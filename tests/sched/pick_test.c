@@ -223,7 +223,7 @@ static int joins_beside_posts(void *arg)
             reeve_task *t;
             CHECK_OK(reeve_spawn(&t, host_nothing, NULL));
             CHECK_OK(reeve_join(t, NULL, 0));
-            CHECK_LE(i, every + 61 + 2);
+            CHECK_LE(i, every + 61 + 4);
         }
     }
     return 0;
@@ -273,7 +273,7 @@ static int joins_above_an_old_one(void *arg)
             reeve_task *t;
             CHECK_OK(reeve_spawn(&t, host_nothing, NULL));
             CHECK_OK(reeve_join(t, NULL, 0));
-            CHECK_LE(i, 2 * 61 + 2);
+            CHECK_LE(i, 2 * 61 + 4);
         }
     }
     return 0;
