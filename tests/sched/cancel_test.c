@@ -528,6 +528,29 @@ TEST(all_work_can_be_cancelled_from_a_foreign_thread)
     CHECK_EQ(saw.cancelled + saw.skipped, 100);
 }
 
+/* A canceller has set the flag of a task, which ends meanwhile, and then looks at the wait of
+ * whoever has the descriptor now. */
+static int is_kicked_by_mistake(void *arg)
+{
+    struct host_event *e = arg;
+    reeve_task *t;
+    int result = 77;
+    CHECK_OK(reeve_spawn(&t, host_waiter, e));
+    settle();
+    rv_wait_kick(&host_self()->s, rv_worker_self(), rv_task_of(&host_self()->s, t, "test"));
+    settle();
+    CHECK_EQ(reeve_join(t, &result, REEVE_POLL), -ETIMEDOUT);
+    host_set(host_self(), e);
+    CHECK_OK(reeve_join(t, &result, 0));
+    return result;
+}
+
+TEST(a_canceller_that_comes_late_leaves_the_wait_of_the_next_one_alone)
+{
+    struct host_event e = { 0 };
+    CHECK_EQ(host_run_virtual(1, is_kicked_by_mistake, &e), 0);
+}
+
 /* Tasks that are cancelled by one and joined by another at about the time when they end by
  * themselves, among tasks that nobody cancels: these must never hear of it. */
 struct pair {
