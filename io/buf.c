@@ -32,7 +32,8 @@
 
 #define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
 
-/* opaque[0] is the struct rv_io_worker of a picked lease, else the struct rv_io and one of these. */
+/* opaque[0] is the struct rv_io_worker of a picked lease, else the struct rv_io and one of these.
+ * */
 enum { BORROWED = 1, EXTRA = 2 };
 
 /* ---- the group of a worker ------------------------------------------------------------------- */

@@ -308,8 +308,8 @@ static ssize_t send_untracked(struct rv_io_worker *iw, int fd, int64_t until,
 }
 
 /* What would be the only request of its submission is not made one, but sent by a plain call that
- * does not wait: at one connection that halves the entries into the ring. The slot is locked and the
- * turn ours. Bytes sent, with the slot locked again; -errno, with the turn given up. */
+ * does not wait: at one connection that halves the entries into the ring. The slot is locked and
+ * the turn ours. Bytes sent, with the slot locked again; -errno, with the turn given up. */
 static ssize_t send_at_once(struct rv_io_worker *iw, struct rv_fd *f, uint64_t *word,
                             const void *data, size_t len)
 {

@@ -167,8 +167,8 @@ static void fly(struct rv_io_worker *iw, struct rv_op *op)
     rv_op_queue(iw, op);
 }
 
-/* Receives once into a block of the heap, if there is data. Otherwise who holds all buffers while he
- * waits for this very reader would wait for ever. */
+/* Receives once into a block of the heap, if there is data. Otherwise who holds all buffers while
+ * he waits for this very reader would wait for ever. */
 static void relieve(struct rv_io_worker *iw, struct rv_op *op)
 {
     int (*pending)(int fd) = rv_fd_slot(op->fd)->driver->pending;
@@ -283,8 +283,8 @@ static bool greedy(const struct rv_io_worker *iw, const struct rv_fd *f)
            (f->unread_bufs > io->stream_bufs_max || f->unread_bytes > io->stream_bytes_max);
 }
 
-/* A small piece is copied behind what is unread already, where there is room: a peer that sends byte
- * by byte must not hold a buffer for each. */
+/* A small piece is copied behind what is unread already, where there is room: a peer that sends
+ * byte by byte must not hold a buffer for each. */
 static bool merge(struct rv_fd *f, const struct rv_lease *l)
 {
     struct reeve_buf *last = f->last ? &f->last->pub : NULL;
@@ -538,8 +538,8 @@ static int64_t read_until(const struct rv_fd *f, uint64_t word, const struct rv_
 }
 
 /* The reader is in the slot, which is locked: parks it, until something is there for it or its time
- * is over. One whose stream starves looks after it now and then; who makes a stream starve tells its
- * reader, by what looks like a deadline that has come. 0: taken out of the slot by somebody;
+ * is over. One whose stream starves looks after it now and then; who makes a stream starve tells
+ * its reader, by what looks like a deadline that has come. 0: taken out of the slot by somebody;
  * -ETIMEDOUT, -ECANCELED: by itself. */
 static int park_reader(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, int64_t until,
                        struct rv_reader *r, struct request q)

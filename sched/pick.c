@@ -10,8 +10,8 @@
  *
  * Ring (with pinned) and deque are served in turn while both hold work: deque first would let a
  * growing tree of spawns starve those whose I/O has completed. Every injector_every-th pick serves
- * the injector first, and the deque's oldest end after it, so that neither can be starved by what
- * keeps coming in at the other end.
+ * the injector first, and every 61st from a queue the deque's oldest end, so that neither can be
+ * starved by what keeps coming in at the other end.
  *
  * (1) Whatever is in no queue belongs to whoever holds it: an entry is in one queue, once.
  * (2) A full ring or deque spills into the injector, which is bounded by the number of tasks, and
@@ -27,7 +27,7 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, STALE_MIN = 64 };
+enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 61 };
 
 static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
 {
@@ -202,24 +202,31 @@ static uint64_t take_slot(struct rv_worker *w)
     return 0;
 }
 
-/* The pick that belongs to the injector and the deque's oldest end; never two in a row, or with
- * injector_every 1 what yields into a full ring, and so into the injector, would starve the ring.
- * */
-static uint64_t serve_elders(struct rv_worker *w)
+/* The pick that belongs to the injector; never two in a row, or with injector_every 1 what yields
+ * into a full ring, and so into the injector, would starve the ring. */
+static uint64_t serve_injector(struct rv_worker *w)
 {
-    uint64_t e;
-    w->injector_in = w->sched->injector_every;
+    w->injector_in = (int32_t)w->sched->injector_every;
     w->elders = !w->elders;
-    if (!w->elders && w->injector_in == 1)
-        return 0;
-    return (e = take_injected(w)) != 0 ? e : rv_deque_take_oldest(&w->deque);
+    return w->elders || w->injector_in > 1 ? take_injected(w) : 0;
+}
+
+/* The pick that belongs to the deque's oldest end. Inline runs are not counted towards it: in a
+ * tree of spawns it would start the largest subtrees here, one at each pass, and leave thieves the
+ * crumbs. */
+static uint64_t serve_oldest(struct rv_worker *w)
+{
+    w->oldest_in = OLDEST_EVERY;
+    return rv_deque_take_oldest(&w->deque);
 }
 
 /* The next entry by the order above; 0: there is none. */
 RV_ALWAYS uint64_t next_entry(struct rv_worker *w)
 {
     uint64_t e;
-    if (--w->injector_in == 0 && (e = serve_elders(w)) != 0)
+    if (--w->injector_in <= 0 && (e = serve_injector(w)) != 0)
+        return e;
+    if (--w->oldest_in <= 0 && (e = serve_oldest(w)) != 0)
         return e;
     if (rv_load_relaxed(&w->slot) == 0)
         w->slot_run = 0;

@@ -205,6 +205,7 @@ static inline void begin_inline(struct rv_worker *w, struct rv_task *t)
     if (w->cur->pin)
         t->pin = w->cur->pin; /* one unit: pinned if any is */
     rv_look_at_clock(w);
+    w->injector_in--; /* the next pick from a queue serves it if this one would have */
     w->budget--;
     rv_count(&w->n.inline_runs, 1);
 }

@@ -43,7 +43,8 @@ int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
     w->local.owner = s;
     w->index = index;
     w->rng = 0x9e3779b9u * (index + 1);
-    w->injector_in = s->injector_every;
+    w->injector_in = (int32_t)s->injector_every;
+    w->oldest_in = 1;
     rv_fastclock_init(&w->clock);
     uint64_t cap = pow2_at_least(s->tasks.cap);
     w->sieve_bytes = cap * sizeof *w->sieve;

@@ -70,7 +70,8 @@ struct rv_worker {
     uint32_t slot_run;    /* picks in a row that the slot won */
     uint32_t turn;        /* ring and deque alternate */
     uint32_t stale; /* at most so many entries of the deque were claimed by a joiner */
-    uint32_t injector_in; /* picks until the injector is served first */
+    int32_t oldest_in;              /* picks from queues until the deque's oldest end is */
+    int32_t injector_in; /* picks until the injector is served first */
     int64_t now;          /* the clock at the start of this pass */
     uint64_t pass_tsc;    /* and the TSC */
     uint64_t mean_tsc;    /* smoothed run time of a pick; 0: unknown */
@@ -80,7 +81,7 @@ struct rv_worker {
     uint32_t rng;
     uint32_t tick_shift;          /* the sentinel's back-off */
     uint64_t tick_picks;          /* the others' picks at its last tick */
-    bool elders; /* the last pick but one was the injector\'s */
+    bool elders;    /* serving the injector first is this turn, not the next */
     bool searching;               /* counted in sched->searching */
     struct rv_stack thread_stack; /* the scheduler's own context */
     void *io;                     /* the engine's per-worker state */
