@@ -10,7 +10,7 @@
  *
  * Ring (with pinned) and deque are served in turn while both hold work: deque first would let a
  * growing tree of spawns starve those whose I/O has completed. Every injector_every-th pick serves
- * the injector first, and every 61st from a queue the deque's oldest end, so that neither can be
+ * the injector first, and every 16th from a queue the deque's oldest end, so that neither can be
  * starved by what keeps coming in at the other end.
  *
  * (1) Whatever is in no queue belongs to whoever holds it: an entry is in one queue, once.
@@ -27,7 +27,7 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 61 };
+enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16 };
 
 static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
 {

@@ -273,7 +273,7 @@ static int joins_above_an_old_one(void *arg)
             reeve_task *t;
             CHECK_OK(reeve_spawn(&t, host_nothing, NULL));
             CHECK_OK(reeve_join(t, NULL, 0));
-            CHECK_LE(i, 5 * 61);
+            CHECK_LE(i, 17 * 61);
         }
     }
     return 0;
