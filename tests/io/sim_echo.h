@@ -560,6 +560,15 @@ static void arm_faults(const struct echo *e)
     rv_fault_fail_nth(1 + rv_sim_draw(60));
 }
 
+/* Taken first: whoever is outside may come while the close is under way. */
+static void close_left_over(struct echo *e)
+{
+    int fd = e->to_close;
+    e->to_close = 0;
+    if (fd)
+        CHECK_EQ(reeve_close(fd), 0);
+}
+
 static int echo_root(void *arg)
 {
     struct echo *e = arg;
@@ -582,9 +591,7 @@ static int echo_root(void *arg)
     for (int i = 0; i < PARCELS; i++)
         reeve_buf_return(e->parcel[i]);
     memset(e->parcel, 0, sizeof e->parcel);
-    if (e->to_close)
-        CHECK_EQ(reeve_close(e->to_close), 0);
-    e->to_close = 0;
+    close_left_over(e);
     return 0;
 }
 
@@ -595,9 +602,7 @@ static void echo_foreign(void *arg)
     uint32_t which = rv_sim_draw(PARCELS);
     reeve_buf_return(e->parcel[which]);
     e->parcel[which] = NULL;
-    if (e->to_close)
-        CHECK_EQ(reeve_close(e->to_close), 0);
-    e->to_close = 0;
+    close_left_over(e);
     if (rv_sim_chance(100))
         arm_faults(e);
 }
