@@ -35,7 +35,9 @@
 
 #define BACKLOG 4096
 #define WAITING_MAX 128u /* taken by nobody: the multishot is cancelled */
-#define MULTI_ROOM 512u  /* with room for so many more, a burst may come in */
+/* A multishot takes whatever the backlog holds in one go, before anybody can stop it. So there must
+ * be room for a whole backlog when it is made, and when it is told to stop. */
+#define MULTI_ROOM (2u * BACKLOG)
 #define PAUSE_NS (100 * REEVE_MS)
 
 static int set_int(const struct rv_io_driver *driver, int fd, int level, int name, int value)
@@ -255,8 +257,7 @@ void rv_acceptor_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res
         list(a, fd);
     else
         note_error(iw, a, fd);
-    /* The room shrinks while a multishot goes on: from half of MULTI_ROOM on it must be one by one,
-     * and until the cancellation has reached the kernel no burst is larger than that. */
+    /* The room shrinks while a multishot goes on; from a backlog's worth on it is one by one. */
     bool stop = !last && (a->waiting >= WAITING_MAX || a->room < a->waiting + MULTI_ROOM / 2);
     if (last)
         a->op = 0;
