@@ -4,7 +4,7 @@
  *
  *     AWAY    -> PENDING  [rv_lease_picked]    the kernel filled it
  *     PENDING -> OUT      [rv_stream_take]     a task has it
- *     AWAY    -> OUT      [rv_lease_borrow, and one-shot receives]
+ *     AWAY    -> OUT      [rv_lease_borrow, rv_lease_extra; rw.c, what it received at once]
  *     PENDING, OUT -> AWAY    [rv_lease_return]  at home, or of the pool
  *     PENDING, OUT -> COMING  [rv_lease_return]  elsewhere: by its worker's inbox
  *     COMING  -> AWAY     [rv_lease_message]
@@ -15,7 +15,8 @@
  *     without waking anybody, unless its home says that streams wait for buffers there. Returner:
  *     push, fence, look at `starved`. Home: set `starved`, fence, look into the inbox, sleep. One
  *     of the two sees the other.
- * (3) At most out_max leases are borrowed; a returned one goes to who has waited longest.
+ * (3) At most out_max leases are borrowed; a returned one goes to who has waited longest. Extra
+ *     ones are not counted: data must not wait for a borrower, who may be waiting for it.
  *
  * Threads: return - anyone; picked, message - the group's worker; borrow - a task.
  */
@@ -32,8 +33,7 @@
 
 #define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
 
-/* opaque[0] is the struct rv_io_worker of a picked lease, else the struct rv_io and one of these.
- * */
+/* opaque[0]: the struct rv_io_worker of a picked lease; else the struct rv_io plus one of these. */
 enum { BORROWED = 1, EXTRA = 2 };
 
 /* ---- the group of a worker ------------------------------------------------------------------- */

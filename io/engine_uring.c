@@ -296,6 +296,20 @@ static void stop(struct rv_io_worker *iw)
     iw->engine = NULL;
 }
 
+/* The ring and its buffers together. Both are charged to RLIMIT_MEMLOCK: where they do not fit side
+ * by side, the CQ makes room. */
+static int make_ring(struct rv_io *io, struct uring *u)
+{
+    for (unsigned cq = CQ_ENTRIES;; cq /= 2) {
+        int r = rv_ring_init(&u->ring, SQ_ENTRIES, cq, RV_RING_FLAGS, &io->caps.off);
+        if (r >= 0)
+            r = rv_bufring_init(&u->ring, &u->bufs, io->bufs, GROUP_ID);
+        if (r != -ENOMEM || cq / 2 < 2 * SQ_ENTRIES)
+            return r;
+        rv_ring_finish(&u->ring);
+    }
+}
+
 static int start(struct rv_io_worker *iw)
 {
     struct rv_io *io = iw->io;
@@ -304,9 +318,7 @@ static int start(struct rv_io_worker *iw)
         return -ENOMEM;
     *u = (struct uring){ .event_fd = -1 };
     iw->engine = u;
-    int r = rv_ring_init(&u->ring, SQ_ENTRIES, CQ_ENTRIES, RV_RING_FLAGS, &io->caps.off);
-    if (r >= 0)
-        r = rv_bufring_init(&u->ring, &u->bufs, io->bufs, GROUP_ID);
+    int r = make_ring(io, u);
     if (r >= 0)
         r = u->event_fd = call(SYS_eventfd2, 0, EFD_CLOEXEC, 0, 0, 0);
     if (r < 0)
@@ -384,6 +396,14 @@ _Static_assert(RV_OPF_BUFFER == RV_URING_CQE_F_BUFFER, "flags are passed on as t
 _Static_assert(RV_OPF_MORE == RV_URING_CQE_F_MORE, "flags are passed on as they are");
 _Static_assert(RV_OPF_BUFFER_SHIFT == RV_URING_CQE_BUFFER_SHIFT, "and so is the buffer's id");
 
+static void prefetch(struct rv_io_worker *iw, const struct rv_cqe *batch, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (batch[i].flags & RV_OPF_BUFFER)
+            __builtin_prefetch(&iw->group.leases[batch[i].flags >> RV_OPF_BUFFER_SHIFT], 1);
+    rv_op_prefetch(iw, &batch[0].user_data, sizeof batch[0], n);
+}
+
 /* Acts on what is in the CQ, but on no more than `max`: what a pass cannot run is better left in
  * there, where it needs no place in a queue and its memory is still to be fetched. How many. */
 static uint32_t dispatch(struct rv_io_worker *iw, uint32_t max)
@@ -396,7 +416,7 @@ static uint32_t dispatch(struct rv_io_worker *iw, uint32_t max)
         unsigned room = max - total < BATCH ? max - total : BATCH;
         n = rv_ring_peek(&u->ring, batch, room); /* (3) */
         if (n >= PREFETCH_MIN)
-            rv_op_prefetch(iw, &batch[0].user_data, sizeof batch[0], n);
+            prefetch(iw, batch, n);
         for (unsigned i = 0; i < n; i++)
             complete(iw, &batch[i]);
         total += n;

@@ -10,12 +10,11 @@
  *     63                32 31                12 11            0
  *     | generation        | in flight          | flags        |    struct rv_fd's word
  *
- *     foreign  -> ours               [rv_fd_made]
- *     any      -> any, count + 1     [rv_fd_enter; the stream while it exists; a reader, a writer]
- *     any      -> closing            [rv_fd_close]
- *     closing, count 0 -> foreign, generation + 1, then close(2)   [rv_fd_settle]
- *     ours     -> ours, generation + 1                             [rv_fd_made: it was closed with
- *     close(2)]
+ *     foreign -> ours                 [rv_fd_made]
+ *     any     -> any, count + 1       [rv_fd_enter; a stream while it exists; a reader, a writer]
+ *     any     -> closing              [rv_fd_close]
+ *     closing, count 0 -> foreign, generation + 1, then close(2)    [rv_fd_settle_closing]
+ *     ours    -> ours, generation + 1 [rv_fd_made, after a close(2) behind our back]
  *
  * (1) The word is written under its lock only, so taking the lock is the one atomic
  *     read-modify-write of an entry, and releasing it is a plain store.

@@ -10,9 +10,9 @@
  * second is made. So each fd has one writer at a time, who keeps its turn until all of its bytes
  * are out:
  *
- *     free    -> WRITER           [begin_turn]
+ *     free    -> WRITER             [send_all]
  *     WRITER  -> WRITER, another's  [end_turn]     first come, first served
- *     WRITER  -> free             [end_turn]
+ *     WRITER  -> free               [end_turn]
  *
  * What would be the only request of its submission is not made one: send(2) without waiting, then
  * the ring for what is left. At one connection that halves the entries into the ring.
@@ -57,15 +57,14 @@ static ssize_t read_once(struct rv_io_worker *iw, enum rv_op_code code, int fd, 
     return rv_op_run(iw, op, deadline, NULL);
 }
 
-/* Into a block of our own, held from now on. */
+/* Into a block of our own, held from now on. It is no borrowed one: who holds those may be waiting
+ * for this very reader. */
 static ssize_t read_block(struct rv_io_worker *iw, enum rv_op_code code, int fd,
                           reeve_time deadline, struct rv_lease **ret_lease)
 {
-    struct rv_lease *l = NULL;
-    int r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));
-    if (r < 0)
-        return r;
-    iw = rv_io_self();
+    struct rv_lease *l = rv_lease_extra(iw);
+    if (!l)
+        return -ENOMEM;
     ssize_t n = read_once(iw, code, fd, deadline, l->pub.data, l->pub.cap);
     if (n <= 0) {
         rv_lease_return(rv_io_self(), l);

@@ -32,6 +32,8 @@
  * (5) stream_wants is under the slot's lock, and while it is not 0 the op's node is under way; so
  *     an op goes only when it is 0.
  * (6) Cancelling a multishot recv loses nothing: what has not been completed stays in the socket.
+ * (7) A starving stream is in its worker's list, and RV_FD_STARVED says so: whoever waits for its
+ *     data then looks again after a while, and asks for relief.
  *
  * Threads: take, copy, detach - anyone, under the lock; all else - the home worker.
  */
@@ -113,7 +115,7 @@ void rv_stream_wake(struct rv_io_worker *iw, const struct rv_reader *r)
 
 /* ---- arming, on the home worker -------------------------------------------------------------- */
 
-/* Its reader, if one waits, looks at it from now on: see await(). */
+/* Its reader, if one waits, looks after it from now on: see park_reader(). */
 static void starve(struct rv_io_worker *iw, struct rv_op *op)
 {
     struct rv_fd *f = rv_fd_slot(op->fd);
@@ -255,22 +257,44 @@ void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op)
     }
 }
 
+/* A reader whose deadline has passed still gets what is there: a pass of this worker, which submits
+ * and dispatches what brings it, and then its wait is over. Without an op it is over at once. */
+static void nudge(struct rv_io_worker *iw, uint64_t token)
+{
+    struct rv_op *op = rv_op_take(iw, RV_OPK_NUDGE, RV_OP_NOP, -1);
+    if (!op) {
+        rv_wait_fire(iw->io->sched, iw->w, token, RV_TIMED_OUT, UINT32_MAX);
+        return;
+    }
+    op->token = token;
+    rv_op_queue(iw, op);
+}
+
+static void fulfil(struct rv_io_worker *iw, struct rv_op *op, unsigned wants, uint64_t token)
+{
+    if (wants & RV_STREAM_ARM && op->stream_state == IDLE)
+        arm(iw, op);
+    if (wants & RV_STREAM_RELIEVE)
+        relieve(iw, op);
+    if (wants & RV_STREAM_NUDGE)
+        nudge(iw, token);
+}
+
 void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op)
 {
     struct rv_fd *f = rv_fd_slot(op->fd);
     uint64_t word = rv_fd_lock(f);
     unsigned wants = op->stream_wants;
+    uint64_t token = rv_load_relaxed(&f->token);
     op->stream_wants = 0;
-    bool over = rv_fd_gen(word) != op->fd_gen || word & RV_FD_CLOSING;
+    bool over = f->stream != op || word & RV_FD_CLOSING;
     rv_fd_unlock(f, word);
     if (op->stream_state == GONE)
         rv_op_release(iw, op);
     else if (over || wants & RV_STREAM_STOP)
         rv_stream_stop(iw, op);
-    else if (op->stream_state == IDLE)
-        arm(iw, op);
-    else if (wants & RV_STREAM_RELIEVE)
-        relieve(iw, op);
+    else
+        fulfil(iw, op, wants, token);
 }
 
 /* ---- completions, on the home worker --------------------------------------------------------- */
@@ -440,14 +464,16 @@ void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, 
 /* What is left to do after the unlock: something here, or a message there. */
 struct request {
     struct rv_op *here, *there;
-    unsigned want;
+    unsigned wants;
+    uint64_t token; /* the reader's, for a nudge */
 };
 
 /* Asks the stream's home for something; under the lock. */
 static void request(struct rv_io_worker *iw, struct rv_fd *f, unsigned want, struct request *ret)
 {
     struct rv_op *op = f->stream;
-    ret->want = want;
+    ret->wants |= want;
+    ret->token = rv_load_relaxed(&f->token);
     if (rv_load_relaxed(&op->iw) == iw) {
         ret->here = op;
         return;
@@ -459,10 +485,8 @@ static void request(struct rv_io_worker *iw, struct rv_fd *f, unsigned want, str
 
 static void perform(struct rv_io_worker *iw, const struct request *q)
 {
-    if (q->here && q->want == RV_STREAM_ARM)
-        arm(iw, q->here);
-    else if (q->here)
-        relieve(iw, q->here);
+    if (q->here)
+        fulfil(iw, q->here, q->wants, q->token);
     if (q->there) {
         struct rv_io_worker *home = rv_load_relaxed(&q->there->iw);
         rv_send(home->io->sched, home->w, &q->there->msg, RV_IO_MSG_STREAM);
@@ -515,18 +539,6 @@ static int may_read(const struct rv_fd *f, uint64_t word)
     return rv_load_relaxed(&f->reader) || word & RV_FD_READER ? -EBUSY : 0;
 }
 
-/* A deadline that has passed still means "what is there": one pass of the engine, then the wait is
- * over. Without an op for that, it is over at once. */
-static int park_once(struct rv_io_worker *iw, struct rv_task *t, uint64_t token)
-{
-    struct rv_op *op = rv_op_take(iw, RV_OPK_NUDGE, RV_OP_NOP, -1);
-    if (!op)
-        return rv_wait_park(iw->w, t, iw->w->now);
-    op->token = token;
-    rv_op_queue(iw, op);
-    return rv_wait_park(iw->w, t, RV_NEVER);
-}
-
 static int64_t read_until(const struct rv_fd *f, uint64_t word, const struct rv_worker *w,
                           reeve_time deadline)
 {
@@ -546,16 +558,20 @@ static int park_reader(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
 {
     struct rv_task *t = iw->w->cur;
     for (;;) {
-        struct rv_worker *w = iw->w;
-        int64_t look_at = word & RV_FD_STARVED ? rv_worker_now(w) + PATIENCE_NS : RV_NEVER;
-        bool once = until <= w->now;
+        bool once = until <= iw->w->now;
+        bool starved = word & RV_FD_STARVED;
+        int64_t look_at = starved ? rv_worker_now(iw->w) + PATIENCE_NS : RV_NEVER;
         r->token = rv_wait_arm(r->sched, t, 0);
         rv_store_relaxed(&f->token, r->token);
+        if (once && rv_load_relaxed(&f->stream->iw)->io == iw->io)
+            request(iw, f, RV_STREAM_NUDGE, &q);
+        else if (once) /* the stream lives in another runtime, which fires no wait of ours */
+            look_at = until;
         rv_fd_unlock(f, word);
         if (__builtin_expect(q.here || q.there, 0))
             perform(iw, &q);
-        int why = once ? park_once(iw, t, r->token)
-                       : rv_wait_park(w, t, look_at < until ? look_at : until);
+        int64_t wake_at = once || look_at < until ? look_at : until;
+        int why = rv_wait_park(iw->w, t, wake_at);
         if (why == RV_WOKEN)
             return 0;
         iw = rv_io_self();

@@ -31,7 +31,7 @@ struct rv_reader {
 };
 
 /* What the stream wants of its home worker. */
-enum { RV_STREAM_ARM = 1, RV_STREAM_STOP = 2, RV_STREAM_RELIEVE = 4 };
+enum { RV_STREAM_ARM = 1, RV_STREAM_STOP = 2, RV_STREAM_RELIEVE = 4, RV_STREAM_NUDGE = 8 };
 
 /* Reads for the running task, with the slot locked and `word` just seen; both unlock. take hands
  * over the next lease, copy moves bytes out. Bytes, 0 at the end, -errno. The worker may have

@@ -235,6 +235,37 @@ static int read_some(void *arg)
     return 0;
 }
 
+static int poll_some(void *arg)
+{
+    struct reading *r = arg;
+    r->result = reeve_read(r->fd, r->buf, sizeof r->buf, REEVE_POLL);
+    return 0;
+}
+
+static int poll_from_afar(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    for (int i = 0; i < 200; i++) {
+        struct reading r = { .fd = p.fd };
+        reeve_task *t;
+        peer_send(p.peer, "now", 3);
+        CHECK_EQ(reeve_spawn(&t, poll_some, &r, .worker = 1 + i % 2), 0);
+        CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+        CHECK_EQ(r.result, 3);
+        CHECK_EQ(reeve_spawn(&t, poll_some, &r, .worker = 1 + i % 2), 0);
+        CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+        CHECK_EQ(r.result, -ETIMEDOUT);
+    }
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_poll_from_another_worker_takes_what_has_arrived_as_well)
+{
+    RUN(poll_from_afar, .workers = 2);
+}
+
 static int cancelled(void *arg)
 {
     (void)arg;

@@ -626,8 +626,57 @@ TEST(a_cancellation_that_comes_when_the_task_ends_hits_nobody_else)
     CHECK_EQ(host_run(4, 1000, has_some_cancelled, (void *)&over), 0);
 }
 
-/* Trees that grow while they are cancelled: everybody hears of it, or the test would take an hour.
- * */
+/* One begins to wait on one worker just when it is cancelled from another. */
+static RV_ATOMIC(bool) awake;
+
+static int keeps_its_worker_awake(void *arg)
+{
+    (void)arg;
+    while (rv_load_relaxed(&awake))
+        CHECK_OK(reeve_sleep(0));
+    return 0;
+}
+
+static int waits_for_nothing(void *arg)
+{
+    struct host_event never = { 0 };
+    (void)arg;
+    return host_wait(&never, 0);
+}
+
+static int cancels_at_the_last_moment(void *arg)
+{
+    (void)arg;
+    rv_store_relaxed(&awake, true);
+    CHECK_OK(reeve_go(keeps_its_worker_awake, NULL, .worker = 2));
+    for (unsigned i = 0; i < host_times(60000); i++) {
+        reeve_task *t;
+        int result = 77;
+        CHECK_OK(reeve_spawn(&t, waits_for_nothing, NULL, .worker = 2));
+        for (unsigned k = 0; k < i % 128; k++)
+            rv_cpu_relax();
+        reeve_cancel(t);
+        CHECK_OK(reeve_join(t, &result, 0));
+        CHECK_EQ(result, -ECANCELED);
+    }
+    rv_store_relaxed(&awake, false);
+    return 0;
+}
+
+static int pins_the_canceller(void *arg)
+{
+    reeve_task *t;
+    CHECK_OK(reeve_spawn(&t, cancels_at_the_last_moment, arg, .worker = 1));
+    return reeve_join(t, NULL, 0);
+}
+
+TEST(a_cancellation_that_comes_when_a_wait_begins_is_not_lost)
+{
+    CHECK_EQ(host_run(2, 100, pins_the_canceller, NULL), 0);
+}
+
+/* Trees that grow while they are cancelled: everybody hears of it, or the test would
+ * take an hour. */
 static int grows_and_waits(void *arg)
 {
     uintptr_t depth = (uintptr_t)arg;
