@@ -467,6 +467,12 @@ static bool reap(struct rv_worker *w, uint32_t ready)
     return total > 0;
 }
 
+static bool arrived(struct rv_worker *w)
+{
+    struct uring *u = rv_io_of(w)->engine;
+    return rv_ring_has_cqe(&u->ring) || rv_ring_taskrun(&u->ring) || u->behind_first;
+}
+
 static bool busy(struct rv_worker *w)
 {
     struct uring *u = rv_io_of(w)->engine;
@@ -539,6 +545,7 @@ const struct rv_engine rv_engine_uring = {
     .detach = detach,
     .reap = reap,
     .busy = busy,
+    .arrived = arrived,
     .park = park,
     .wake = wake,
     .cancel = rv_op_cancel,

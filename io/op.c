@@ -31,6 +31,7 @@
 #include "io/net.h"
 #include "io/stream.h"
 #include "mem/die.h"
+#include "sched/pick.h"
 #include "sched/wait.h"
 
 #define INDEX_SHIFT 4
@@ -290,7 +291,10 @@ int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
     }
     op->token = rv_wait_arm(s, t, rv_op_id(NULL, op));
     rv_op_queue(iw, op);
-    rv_wait_park(iw->w, t, rv_deadline(t, deadline));
+    struct rv_worker *home = iw->w;
+    bool urgent = rv_urgent_begin(home, t);
+    rv_wait_park(home, t, rv_deadline(t, deadline));
+    rv_urgent_end(home, urgent);
     r = rv_op_result(s, op, rv_fd_leave(f, op));
     if (ret_lease && r > 0)
         *ret_lease = op->addr;

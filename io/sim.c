@@ -411,6 +411,14 @@ static void count_leaks(struct rv_sim *sim, uint32_t tasks_before)
     r->leaks.leases = leases_out(sim);
 }
 
+static uint64_t expired(struct rv_counters *n)
+{
+    uint64_t sum = 0;
+    for (unsigned c = 0; c < RV_CLASSES; c++)
+        sum += rv_load_relaxed(&n->expired[c]);
+    return sum;
+}
+
 static void sum_up(struct rv_sim *sim)
 {
     struct rv_sim_result *r = &sim->result;
@@ -420,7 +428,7 @@ static void sum_up(struct rv_sim *sim)
     for (uint32_t i = 0; i < sim->sched->nworkers; i++) {
         struct rv_counters *n = &sim->sched->workers[i]->n;
         r->seen.steals += rv_load_relaxed(&n->steals_got);
-        r->seen.expired += rv_load_relaxed(&n->expired);
+        r->seen.expired += expired(n);
         r->seen.skipped += rv_load_relaxed(&n->skipped);
         r->seen.inline_runs += rv_load_relaxed(&n->inline_runs);
     }

@@ -46,6 +46,7 @@
 #include "io/io.h"
 #include "io/op.h"
 #include "mem/die.h"
+#include "sched/pick.h"
 #include "sched/wait.h"
 
 #define MERGE_MAX 1024u              /* bytes: above that a buffer of its own is cheaper */
@@ -571,7 +572,10 @@ static int park_reader(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
         if (__builtin_expect(q.here || q.there, 0))
             perform(iw, &q);
         int64_t wake_at = once || look_at < until ? look_at : until;
+        struct rv_worker *home = rv_load_relaxed(&f->stream->iw)->w;
+        bool urgent = rv_urgent_begin(home, t);
         int why = rv_wait_park(iw->w, t, wake_at);
+        rv_urgent_end(home, urgent);
         if (why == RV_WOKEN)
             return 0;
         iw = rv_io_self();

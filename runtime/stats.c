@@ -14,12 +14,14 @@
 static void add_worker(struct reeve_stats *st, struct rv_worker *w)
 {
     struct rv_counters *n = &w->n;
-    st->started += rv_load_relaxed(&n->started);
-    st->completed += rv_load_relaxed(&n->completed);
+    for (unsigned c = 0; c < RV_CLASSES; c++) {
+        st->started += rv_load_relaxed(&n->started[c]);
+        st->completed += rv_load_relaxed(&n->completed[c]);
+        st->expired += rv_load_relaxed(&n->expired[c]);
+        st->failed += rv_load_relaxed(&n->failed[c]);
+    }
     st->cancelled += rv_load_relaxed(&n->cancelled);
-    st->expired += rv_load_relaxed(&n->expired);
     st->skipped += rv_load_relaxed(&n->skipped);
-    st->failed += rv_load_relaxed(&n->failed);
     st->polls += rv_load_relaxed(&n->picks) + rv_load_relaxed(&n->inline_runs);
     st->inline_runs += rv_load_relaxed(&n->inline_runs);
     st->passes += rv_load_relaxed(&n->passes);

@@ -13,7 +13,7 @@
  *     stack. What is on the list is held by RV_ST_PINNED, taken under its scope's lock while it
  *     was still a child; msg.aux is the list's link.
  * (3) A scope that holds cancellation (a server's connections) is passed by; its owner cancels it
- *     when its time has come.
+ *     when its time has come. So is what was spawned under a shield: it ends by its deadline.
  *
  * Threads: anyone.
  */
@@ -32,7 +32,7 @@ static uint32_t flag_kids(struct rv_sched *s, struct rv_task *scope, uint32_t ge
     for (uint32_t i = scope->kids; i != RV_NIL;) {
         struct rv_task *kid = rv_task_at(s, i);
         uint32_t next = kid->sib_next;
-        if (!(rv_load_relaxed(&kid->ctl) & RV_CTL_HOLDS) &&
+        if (!(rv_load_relaxed(&kid->ctl) & (RV_CTL_HOLDS | RV_CTL_SPARED)) &&
             !(rv_or_acq_rel(&kid->ctl, (uint64_t)RV_CTL_CANCELLED) & RV_CTL_CANCELLED)) {
             rv_or_acq_rel(&kid->st, RV_ST_PINNED);
             kid->msg.aux = list;

@@ -47,7 +47,7 @@ RV_ALWAYS void after_switch(struct rv_worker *w)
         rv_wait_parked(w, w->hook_task);
         break;
     case RV_HOOK_YIELD:
-        rv_ready_fifo(w->sched, w, w->hook_task);
+        rv_ready_last(w->sched, w, w->hook_task);
         break;
     case RV_HOOK_STACK:
         keep_stack(w, w->hook_stack);
@@ -71,7 +71,7 @@ static void unit_next(struct rv_worker *w)
     bool fresh = false;
     struct rv_task *next = rv_pass_over(w) ? NULL : rv_pick(w, &fresh);
     w->cur = NULL;
-    if (next && fresh && next->stack_class == w->on->class) {
+    if (next && fresh && rv_stack_class_of(next) == w->on->class) {
         w->start = next;
         return;
     }
@@ -122,7 +122,7 @@ RV_ALWAYS bool enter(struct rv_worker *w, struct rv_task *t, bool fresh)
         switch_to(w, rv_load_relaxed(&t->run.stack));
         return true;
     }
-    struct rv_stack *st = unit_stack(w, t->stack_class);
+    struct rv_stack *st = unit_stack(w, rv_stack_class_of(t));
     if (st == NULL)
         return false;
     w->cur = NULL;

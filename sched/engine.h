@@ -28,6 +28,8 @@ struct rv_engine {
     /* True while reap has something to do: unsubmitted requests, or completions. Costs a few
      * loads. */
     bool (*busy)(struct rv_worker *w);
+    /* True if completions wait for reap. Costs a few loads. NULL: none ever come by themselves. */
+    bool (*arrived)(struct rv_worker *w);
     /* Submits, then blocks until a completion, a wake or `until` (RV_NEVER: no limit). Completions
      * stay for reap. */
     void (*park)(struct rv_worker *w, int64_t until);

@@ -109,13 +109,24 @@ void rv_send(struct rv_sched *s, struct rv_worker *to, struct rv_msg *m, uint8_t
     rv_wake_worker(s, to);
 }
 
+/* Leaves the search. True: it was the last one, and somebody who pushed into the injector may have
+ * relied on it. */
+static bool leave_search(struct rv_sched *s)
+{
+    if (rv_sub_acq_rel(&s->searching, 1u) != 1)
+        return false;
+    /* pairs with that in rv_wake_one(): who relied on this search pushed before */
+    rv_fence_seqcst();
+    return rv_load_relaxed(&s->injector.len) != 0;
+}
+
 void rv_wake_one(struct rv_sched *s)
 {
     rv_fence_seqcst(); /* pairs with publish_parked() and leave_search(); see (2) */
-    if (rv_load_relaxed(&s->nparked) == 0 || rv_load_relaxed(&s->searching) != 0)
-        return;
     for (uint32_t i = 0; i < s->nworkers; i++) {
         struct rv_worker *to = s->workers[i];
+        if (rv_load_relaxed(&s->nparked) == 0 || rv_load_relaxed(&s->searching) != 0)
+            return;
         if (rv_load_relaxed(&to->parked) != PARKED)
             continue;
         rv_add_acq_rel(&s->searching, 1u);
@@ -123,11 +134,14 @@ void rv_wake_one(struct rv_sched *s)
             wake(s, to);
             return;
         }
-        rv_sub_acq_rel(&s->searching, 1u);
+        /* It woke up by itself. Others may have relied on the search that did not come to be. */
+        if (leave_search(s))
+            i = UINT32_MAX;
     }
 }
 
-void rv_notify_slow(struct rv_sched *s)
+/* Appoints a sleeping worker. True: there is a sentinel now, or nobody sleeps. */
+static bool appoint(struct rv_sched *s)
 {
     for (uint32_t i = 0; i < s->nworkers; i++) {
         struct rv_worker *to = s->workers[i];
@@ -135,20 +149,39 @@ void rv_notify_slow(struct rv_sched *s)
         if (rv_load_relaxed(&to->parked) != PARKED)
             continue;
         if (!rv_cas(&s->sentinel, &none, i + 1))
-            return; /* somebody else has just appointed one */
+            return true; /* somebody else has just appointed one */
         if (claim_parked(s, to, CLAIMED)) {
             wake(s, to);
-            return;
+            return true;
         }
-        rv_store_release(&s->sentinel, 0u); /* it woke up by itself; try the next */
+        /* It woke up by itself. Who went to sleep meanwhile relied on it: as in resign(). */
+        rv_store_release(&s->sentinel, 0u);
+        heavy_fence(s);
+        return rv_load_relaxed(&s->nparked) == 0;
     }
+    return true;
+}
+
+void rv_notify_slow(struct rv_sched *s)
+{
+    while (!appoint(s))
+        rv_cpu_relax();
+}
+
+/* What others could take off this worker. */
+static uint32_t stealable(struct rv_worker *w)
+{
+    uint32_t n = rv_load_relaxed(&w->slot) != 0;
+    for (unsigned c = 0; c < RV_CLASSES; c++)
+        n += rv_lane_stealable(&w->lane[c]) + w->lane[c].heap.n;
+    return n;
 }
 
 void rv_share(struct rv_worker *w)
 {
     struct rv_sched *s = w->sched;
     uint32_t waiting;
-    if (rv_load_relaxed(&s->nparked) == 0 || (waiting = rv_queued(w) - w->pinned_len) == 0)
+    if (rv_load_relaxed(&s->nparked) == 0 || (waiting = stealable(w)) == 0)
         return;
     uint64_t worth = WORTH_A_WAKE_US * s->us_tsc;
     uint64_t mean = w->mean_tsc ? w->mean_tsc : worth;
@@ -158,14 +191,25 @@ void rv_share(struct rv_worker *w)
         rv_notify(w);
 }
 
+/* Of other classes, and of deadlines that this worker has not asked for yet: the answer to a
+ * question comes by the injector, and wakes somebody. */
+static uint32_t shown_by(struct rv_worker *w, struct rv_worker *other)
+{
+    uint32_t shown = rv_load_relaxed(&other->shown), n = 0;
+    for (unsigned c = 0; c < RV_CLASSES && shown & 15; c++)
+        if (shown & RV_READY_QUEUES(c)) /* thieves may have emptied it and its owner be asleep */
+            n += rv_lane_stealable(&other->lane[c]);
+    return n + (rv_load_relaxed(&w->asking) ? 0 : shown >> 4);
+}
+
 static uint32_t queued_elsewhere(struct rv_worker *w)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < w->sched->nworkers; i++) {
         struct rv_worker *other = w->sched->workers[i];
         if (other != w)
-            n += rv_runq_len(&other->runq) + (uint32_t)rv_deque_len(&other->deque) +
-                 (rv_load_relaxed(&other->slot) != 0);
+            n += rv_lane_stealable(&other->lane[RV_NORMAL]) + (rv_load_relaxed(&other->slot) != 0) +
+                 shown_by(w, other);
     }
     return n;
 }
@@ -192,7 +236,7 @@ static void resign(struct rv_worker *w)
     rv_store_release(&s->sentinel, 0u);
     w->tick_shift = 0;
     heavy_fence(s);
-    if (queued_elsewhere(w) != 0 && rv_load_relaxed(&s->nparked) != 0)
+    if ((queued_elsewhere(w) != 0 || stealable(w) != 0) && rv_load_relaxed(&s->nparked) != 0)
         rv_notify_slow(s);
 }
 
@@ -204,8 +248,7 @@ void rv_found_work(struct rv_worker *w)
     if (!w->searching)
         return;
     w->searching = false;
-    /* Pairs with the fence in rv_wake_one(): who relied on this search pushed before. */
-    if (rv_sub_acq_rel(&s->searching, 1u) == 1 && rv_load_relaxed(&s->injector.len) != 0)
+    if (leave_search(s))
         rv_wake_one(s);
 }
 

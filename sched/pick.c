@@ -2,10 +2,18 @@
 /*
  * pick.c -- the order in which a worker runs its tasks.
  *
- *     slot      the task just woken by the running one; three times in a row at most, then it
- *     queues like anybody pinned    tasks that must run here; nobody steals them
+ * Four classes, the best one first. So that a better class cannot starve a worse one, a class that
+ * has been passed over often enough is served once: HIGH gets at least 1 of 8 picks, NORMAL 1 of
+ * 16, LOW 1 of 32. Within a class:
+ *
+ *     heap      deadlines of their own, if due before who has waited longest in the queues;
+ *               fifteen times in a row at most
+ *     slot      the task just woken by the running one (NORMAL only); three times in a row at
+ *               most, then it queues like anybody
+ *     pinned    tasks that must run here; nobody steals them
  *     ring      woken tasks, first in first out
  *     deque     fresh tasks, newest first; thieves take the oldest
+ *     heap      if it was not due
  *     injector  what came from other threads, and what did not fit
  *
  * Ring (with pinned) and deque are served in turn while both hold work: deque first would let a
@@ -13,13 +21,14 @@
  * the injector first, and every 16th from a queue the deque's oldest end, so that neither can be
  * starved by what keeps coming in at the other end.
  *
- * (1) Whatever is in no queue belongs to whoever holds it: an entry is in one queue, once.
- * (2) A full ring or deque spills into the injector, which is bounded by the number of tasks, and
- *     the spiller tells a sleeping worker.
- * (3) Filling the slot wakes nobody who is not needed as sentinel: its task runs next, here.
- *     Thieves take it only when it has waited long.
+ * Most programs use NORMAL alone, without deadlines of their own: then one load tells that there
+ * is nothing else, and the rest of the classes costs nothing.
  *
- * Threads: the worker; ready and fresh also foreign threads, with w NULL.
+ * (1) w->ready has a bit for each other class and for each heap that may hold work. A bit is set by
+ *     who queues and cleared when a pick has found nothing: thieves leave it behind.
+ * (2) A claimed entry is dropped by whoever meets it, and does not count as a pick.
+ *
+ * Threads: the worker.
  */
 #include "sched/pick.h"
 
@@ -27,12 +36,12 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16 };
+enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16, HEAP_RUN_MAX = 15 };
 
-static inline uint64_t entry_of(struct rv_sched *s, struct rv_task *t, bool fresh)
-{
-    return rv_entry(rv_task_gen(t), rv_task_index(s, t), fresh);
-}
+/* A class gets one pick in so many, however busy the better ones are. */
+static const uint8_t floor_of[RV_CLASSES] = {
+    [RV_LOW] = 32, [RV_NORMAL] = 16, [RV_HIGH] = 8, [RV_URGENT] = UINT8_MAX
+};
 
 RV_ALWAYS struct rv_task *claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
 {
@@ -61,29 +70,29 @@ struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh)
     return claim(w, entry, ret_fresh);
 }
 
-void rv_pop_claimed(struct rv_worker *w)
+void rv_pop_claimed(struct rv_worker *w, struct rv_lane *l)
 {
     uint64_t entry;
-    while ((entry = rv_deque_peek(&w->deque)) != 0) {
+    while ((entry = rv_deque_peek(&l->deque)) != 0) {
         struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
         if (!(rv_load_relaxed(&t->st) & RV_ST_CLAIMED))
             return;
-        if (rv_deque_pop(&w->deque) == entry) /* else a thief drops it */
+        if (rv_deque_pop(&l->deque) == entry) /* else a thief drops it */
             rv_task_release(w->sched, w, t, RV_ST_QUEUED);
-        if (w->stale)
-            w->stale--;
+        if (l->stale)
+            l->stale--;
     }
-    w->stale = 0;
+    l->stale = 0;
 }
 
 /* Drops the claimed entries wherever they lie. Two units that take turns on one deque bury each
  * other's entries, and without this a long pair of them would fill the slab with done tasks that
  * only an entry still holds. It runs when half of the deque may be stale, so what it costs, an
  * entry looked at twice, has been paid for by claims. */
-static void sift(struct rv_worker *w)
+static void sift(struct rv_worker *w, struct rv_lane *l)
 {
     uint64_t entry, *kept = w->sieve;
-    while ((entry = rv_deque_pop(&w->deque)) != 0) {
+    while ((entry = rv_deque_pop(&l->deque)) != 0) {
         struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
         if (rv_load_relaxed(&t->st) & RV_ST_CLAIMED)
             rv_task_release(w->sched, w, t, RV_ST_QUEUED);
@@ -91,42 +100,38 @@ static void sift(struct rv_worker *w)
             *kept++ = entry;
     }
     while (kept != w->sieve)
-        RV_MUST(rv_deque_push(&w->deque, *--kept)); /* it was in there before */
-    w->stale = 0;
+        RV_MUST(rv_deque_push(&l->deque, *--kept)); /* it was in there before */
+    l->stale = 0;
 }
 
-void rv_tidy_deque(struct rv_worker *w)
+void rv_tidy_deque(struct rv_worker *w, struct rv_lane *l)
 {
-    if (w->stale >= STALE_MIN && w->stale > rv_deque_len(&w->deque) / 2)
-        sift(w);
+    if (l->stale >= STALE_MIN && l->stale > rv_deque_len(&l->deque) / 2)
+        sift(w, l);
 }
 
 uint32_t rv_queued(struct rv_worker *w)
 {
-    return rv_runq_len(&w->runq) + w->pinned_len + (uint32_t)rv_deque_len(&w->deque) +
-           (rv_load_relaxed(&w->slot) != 0);
+    uint32_t n = rv_load_relaxed(&w->slot) != 0;
+    for (unsigned c = 0; c < RV_CLASSES; c++)
+        n += rv_lane_stealable(&w->lane[c]) + w->lane[c].pinned_len + w->lane[c].heap.n;
+    return n;
 }
 
-static uint64_t msg_entry(struct rv_sched *s, struct rv_msg *m)
+static __attribute__((noinline)) uint64_t take_injected(struct rv_worker *w, unsigned c)
 {
-    struct rv_task *t = (struct rv_task *)((unsigned char *)m - offsetof(struct rv_task, msg));
-    return entry_of(s, t, m->kind == RV_MSG_FRESH);
+    struct rv_msg *m = rv_injector_take(w->sched, c);
+    return m ? rv_msg_entry(w->sched, m) : 0;
 }
 
-static uint64_t take_injected(struct rv_worker *w)
+static __attribute__((noinline, cold)) uint64_t take_pinned(struct rv_worker *w, struct rv_lane *l)
 {
-    struct rv_msg *m = rv_injector_take(w->sched);
-    return m ? msg_entry(w->sched, m) : 0;
-}
-
-static uint64_t take_pinned(struct rv_worker *w)
-{
-    struct rv_msg *m = w->pinned_head;
+    struct rv_msg *m = l->pinned_head;
     if (m == NULL)
         return 0;
-    w->pinned_head = rv_msg_next(m);
-    w->pinned_len--;
-    return msg_entry(w->sched, m);
+    l->pinned_head = rv_msg_next(m);
+    l->pinned_len--;
+    return rv_msg_entry(w->sched, m);
 }
 
 /* Asks for the memory that the ring's next task will need first: between its last run and this one
@@ -134,13 +139,13 @@ static uint64_t take_pinned(struct rv_worker *w)
  * near cache any more. Without this an echo of 500 connections spends 8 % of its time waiting for
  * them. Nothing is read through the pointer: the entry may be a thief's by now, and the task gone.
  * */
-static inline void fetch_next(struct rv_worker *w)
+static inline void fetch_next(struct rv_worker *w, struct rv_lane *l)
 {
     enum { LINES = 6 };
-    uint64_t h = rv_load_relaxed(&w->runq.head);
-    if (h == rv_load_relaxed(&w->runq.tail))
+    uint64_t h = rv_load_relaxed(&l->ring.head);
+    if (h == rv_load_relaxed(&l->ring.tail))
         return;
-    uint64_t e = rv_load_relaxed(&w->runq.slots[h % RV_RUNQ_SLOTS]);
+    uint64_t e = rv_load_relaxed(&l->ring.slots[h % RV_RUNQ_SLOTS]);
     struct rv_task *t = rv_task_at(w->sched, rv_entry_index(e));
     const unsigned char *record = (const unsigned char *)rv_load_relaxed(&t->run.stack);
     const unsigned char *frames = record - (size_t)rv_load_relaxed(&t->depth) * RV_CACHE_LINE;
@@ -149,46 +154,20 @@ static inline void fetch_next(struct rv_worker *w)
         __builtin_prefetch(frames + i * RV_CACHE_LINE, 1);
 }
 
-RV_ALWAYS uint64_t take_ring(struct rv_worker *w)
+RV_ALWAYS uint64_t take_ring(struct rv_worker *w, struct rv_lane *l)
 {
     bool solo = w->sched->nworkers == 1;
-    if (__builtin_expect(w->pinned_head != NULL && w->turn & 2, 0))
-        return take_pinned(w);
-    uint64_t e = solo ? rv_runq_pop_solo(&w->runq) : rv_runq_pop(&w->runq);
+    if (__builtin_expect(l->pinned_head != NULL && l->turn & 2, 0))
+        return take_pinned(w, l);
+    uint64_t e = solo ? rv_runq_pop_solo(&l->ring) : rv_runq_pop(&l->ring);
     if (e == 0)
-        return take_pinned(w);
-    fetch_next(w);
+        return take_pinned(w, l);
+    fetch_next(w, l);
     return e;
 }
 
-/* A fresh task is about to be queued by its node. Until that is taken out of its list again, its
- * joiner must not start it: it could suspend, and be queued by the same node twice. False: the
- * joiner already has. */
-static bool hold_node(struct rv_task *t)
-{
-    return !(rv_or_acq_rel(&t->st, (uint32_t)RV_ST_NODE) & RV_ST_CLAIMED);
-}
-
-RV_ALWAYS void push_ring(struct rv_worker *w, uint64_t entry, struct rv_msg *m)
-{
-    if (rv_runq_push(&w->runq, entry)) {
-        /* Outside any task the first entry is about to run here: not worth waking anybody. */
-        if (w->sched->nworkers > 1 && (w->cur != NULL || rv_runq_len(&w->runq) > 1))
-            rv_notify(w);
-        return;
-    }
-    struct rv_task *t = rv_task_at(w->sched, rv_entry_index(entry));
-    if (rv_entry_fresh(entry) && !hold_node(t)) {
-        rv_task_release(w->sched, w, t, RV_ST_QUEUED); /* its joiner was faster */
-        return;
-    }
-    m->kind = rv_entry_fresh(entry) ? RV_MSG_FRESH : RV_MSG_READY;
-    rv_inject(w->sched, m);
-    rv_wake_one(w->sched);
-}
-
 /* The slot is not empty: its entry, unless it has won often enough. */
-static uint64_t take_slot(struct rv_worker *w)
+static __attribute__((noinline)) uint64_t take_slot(struct rv_worker *w)
 {
     uint64_t e = rv_load_relaxed(&w->slot);
     if (w->sched->nworkers == 1)
@@ -198,48 +177,135 @@ static uint64_t take_slot(struct rv_worker *w)
     if (w->slot_run++ < SLOT_RUN_MAX)
         return e;
     w->slot_run = 0;
-    push_ring(w, e, &rv_task_at(w->sched, rv_entry_index(e))->msg);
+    rv_push_ring(w, RV_NORMAL, e, &rv_task_at(w->sched, rv_entry_index(e))->msg);
     return 0;
 }
 
 /* The pick that belongs to the injector; never two in a row, or with injector_every 1 what yields
  * into a full ring, and so into the injector, would starve the ring. */
-static uint64_t serve_injector(struct rv_worker *w)
+static __attribute__((noinline, cold)) uint64_t serve_injector(struct rv_worker *w)
 {
     w->injector_in = (int32_t)w->sched->injector_every;
     w->elders = !w->elders;
-    return w->elders || w->injector_in > 1 ? take_injected(w) : 0;
+    return w->elders || w->injector_in > 1 ? take_injected(w, RV_NORMAL) : 0;
 }
 
 /* The pick that belongs to the deque's oldest end. Inline runs are not counted towards it: in a
  * tree of spawns it would start the largest subtrees here, one at each pass, and leave thieves the
  * crumbs. */
-static uint64_t serve_oldest(struct rv_worker *w)
+static __attribute__((noinline, cold)) uint64_t serve_oldest(struct rv_lane *l)
 {
-    w->oldest_in = OLDEST_EVERY;
-    return rv_deque_take_oldest(&w->deque);
+    l->oldest_in = OLDEST_EVERY;
+    return rv_deque_take_oldest(&l->deque);
+}
+
+RV_ALWAYS uint64_t take_queues(struct rv_worker *w, struct rv_lane *l)
+{
+    uint64_t e;
+    if (--l->oldest_in <= 0 && (e = serve_oldest(l)) != 0)
+        return e;
+    if (l == &w->lane[RV_NORMAL]) {
+        if (rv_load_relaxed(&w->slot) == 0)
+            w->slot_run = 0;
+        else if ((e = take_slot(w)) != 0)
+            return e;
+    }
+    if (l->turn++ & 1) {
+        if ((e = rv_deque_pop(&l->deque)) != 0 || (e = take_ring(w, l)) != 0)
+            return e;
+    } else {
+        if ((e = take_ring(w, l)) != 0 || (e = rv_deque_pop(&l->deque)) != 0)
+            return e;
+    }
+    return 0;
+}
+
+/* NORMAL's next entry where there are no deadlines of their own; 0: there is none. */
+RV_ALWAYS uint64_t next_normal(struct rv_worker *w)
+{
+    uint64_t e;
+    if (--w->injector_in <= 0 && (e = serve_injector(w)) != 0)
+        return e;
+    if ((e = take_queues(w, &w->lane[RV_NORMAL])) != 0)
+        return e;
+    return take_injected(w, RV_NORMAL);
+}
+
+/* The heap goes first when it is due, but not for ever; when it is not, every other time. */
+static bool heap_goes_first(struct rv_worker *w, struct rv_lane *l, unsigned c)
+{
+    uint32_t most = rv_heap_is_due(w, c) ? HEAP_RUN_MAX : 1;
+    l->heap_run = l->heap_run < most ? l->heap_run + 1 : 0;
+    return l->heap_run != 0;
+}
+
+/* The same of any class, with its heaps. */
+static uint64_t next_of(struct rv_worker *w, unsigned c, uint32_t ready)
+{
+    struct rv_lane *l = &w->lane[c];
+    bool dated = ready & RV_READY_HEAP(c);
+    uint64_t e;
+    if (dated && heap_goes_first(w, l, c) && (e = rv_heap_take(w, c)) != 0)
+        return e;
+    if (c != RV_NORMAL && l->turn % 4 == 3 && (e = take_injected(w, c)) != 0) {
+        l->turn++;
+        return e;
+    }
+    if ((e = c == RV_NORMAL ? next_normal(w) : take_queues(w, l)) != 0)
+        return e;
+    if (c != RV_NORMAL && (e = take_injected(w, c)) != 0)
+        return e;
+    if (dated && (e = rv_heap_take(w, c)) != 0)
+        return e;
+    w->ready &= ~(RV_READY_QUEUES(c) | RV_READY_HEAP(c)); /* (1) */
+    rv_show(w);
+    return 0;
+}
+
+/* The class whose turn it is, of those in `classes`, which has at least one. */
+static unsigned choose(struct rv_worker *w, uint32_t classes)
+{
+    unsigned best = 31 - (unsigned)__builtin_clz(classes);
+    for (unsigned c = 0; c < best; c++) {
+        if (!(classes & 1u << c) || ++w->skipped[c] < floor_of[c])
+            continue;
+        w->skipped[c] = 0;
+        return c;
+    }
+    w->skipped[best] = 0;
+    return best;
+}
+
+static __attribute__((noinline)) uint64_t next_by_class(struct rv_worker *w)
+{
+    uint32_t ready = w->ready | rv_load_relaxed(&w->sched->injector.ready);
+    uint32_t classes = ((ready | ready >> 4) & 15) | RV_READY_QUEUES(RV_NORMAL);
+    unsigned c = choose(w, classes);
+    for (;;) {
+        uint64_t e = next_of(w, c, ready);
+        if (e != 0)
+            return e;
+        classes &= ~(1u << c);
+        if (classes == 0)
+            return 0;
+        c = 31 - (unsigned)__builtin_clz(classes); /* it was empty: the best of the others */
+    }
 }
 
 /* The next entry by the order above; 0: there is none. */
 RV_ALWAYS uint64_t next_entry(struct rv_worker *w)
 {
-    uint64_t e;
-    if (--w->injector_in <= 0 && (e = serve_injector(w)) != 0)
-        return e;
-    if (--w->oldest_in <= 0 && (e = serve_oldest(w)) != 0)
-        return e;
-    if (rv_load_relaxed(&w->slot) == 0)
-        w->slot_run = 0;
-    else if ((e = take_slot(w)) != 0)
-        return e;
-    if (w->turn++ & 1) {
-        if ((e = rv_deque_pop(&w->deque)) != 0 || (e = take_ring(w)) != 0)
-            return e;
-    } else {
-        if ((e = take_ring(w)) != 0 || (e = rv_deque_pop(&w->deque)) != 0)
-            return e;
-    }
-    return take_injected(w);
+    if (__builtin_expect(w->ready | rv_load_relaxed(&w->sched->injector.ready), 0))
+        return next_by_class(w);
+    return next_normal(w);
+}
+
+void rv_tidy_ready(struct rv_worker *w)
+{
+    for (unsigned c = 0; c < RV_CLASSES; c++)
+        if (rv_lane_stealable(&w->lane[c]) + w->lane[c].pinned_len == 0)
+            w->ready &= ~RV_READY_QUEUES(c);
+    rv_show(w);
 }
 
 /* Draws the worker's next random number (xorshift, Marsaglia 2003). */
@@ -252,6 +318,66 @@ uint32_t rv_random(struct rv_worker *w)
     return w->rng = x;
 }
 
+/* ---- what is timed --------------------------------------------------------------------------- */
+
+static __attribute__((noinline, cold)) void count_delay(struct rv_worker *w)
+{
+    unsigned c = w->sample_class;
+    uint64_t ns = w->sample_tsc ? (rv_tsc() - w->sample_tsc) * 1000 / w->sched->us_tsc
+                                : (uint64_t)(rv_worker_now(w) - w->sample_at);
+    rv_hist_add(&w->hists->delay[c], ns);
+    rv_admit_sample(w, c, ns);
+    w->sample = 0;
+    w->lane[c].waiting_since = 0;
+}
+
+/* Begins to watch the entry that was queued last in some class, taking the classes in turn: as if
+ * it had been queued now, a pick at most after it was. So queueing itself need not look at any
+ * clock. An older sample that was never met went to a thief. */
+static void watch_one(struct rv_worker *w)
+{
+    for (unsigned i = 0; i < RV_CLASSES; i++) {
+        w->sample_class = (w->sample_class + 1) % RV_CLASSES;
+        struct rv_lane *l = &w->lane[w->sample_class];
+        uint64_t tail = rv_load_relaxed(&l->ring.tail);
+        uint64_t entry = rv_deque_peek(&l->deque);
+        if (rv_runq_len(&l->ring) != 0)
+            entry = rv_load_relaxed(&l->ring.slots[(tail - 1) % RV_RUNQ_SLOTS]);
+        if (entry == 0)
+            continue;
+        w->sample = entry;
+        w->sample_at = l->waiting_since = w->now;
+        w->sample_tsc = w->sched->pass_tsc ? rv_tsc() : 0;
+        return;
+    }
+}
+
+/* Ends the timing of a pick; true: begins that of the next. */
+static __attribute__((noinline, cold)) void time_run(struct rv_worker *w, struct rv_task *t,
+                                                     bool begin)
+{
+    rv_stop_timing(w);
+    if (begin)
+        watch_one(w);
+    if (!begin || w->sched->pass_tsc == 0)
+        return;
+    w->run_tsc = rv_tsc();
+    w->run_class = rv_class(t);
+}
+
+/* Counts the pick; the last of each RV_SAMPLE_EVERY is timed until the next. */
+static inline void count_pick(struct rv_worker *w, struct rv_task *t, uint64_t entry)
+{
+    uint64_t picks = rv_load_relaxed(&w->n.picks) + 1;
+    rv_store_relaxed(&w->n.picks, picks);
+    w->budget--;
+    w->run_left = RV_RUN_CALLS;
+    if (__builtin_expect(w->sample == entry, 0))
+        count_delay(w);
+    if (__builtin_expect((picks & (RV_SAMPLE_EVERY - 2)) == 0, 0))
+        time_run(w, t, (picks & 1) == 0);
+}
+
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
 {
     rv_look_at_clock(w);
@@ -262,125 +388,16 @@ struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
         struct rv_task *t = claim(w, e, ret_fresh);
         if (t == NULL)
             continue;
-        w->budget--;
-        rv_count(&w->n.picks, 1);
+        count_pick(w, t, e);
         return t;
     }
 }
 
-static void push_pinned(struct rv_worker *w, struct rv_msg *m, uint8_t kind)
+void rv_stop_timing(struct rv_worker *w)
 {
-    m->kind = kind;
-    m->link.next = NULL;
-    if (w->pinned_head)
-        w->pinned_tail->link.next = &m->link;
-    else
-        w->pinned_head = m;
-    w->pinned_tail = m;
-    w->pinned_len++;
-}
-
-/* Puts a pinned task where it must run, or one that only has to go elsewhere. */
-static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where,
-                  uint8_t kind)
-{
-    struct rv_worker *to = s->workers[where];
-    if (kind == RV_MSG_FRESH)
-        hold_node(t);
-    if (to != w)
-        rv_send(s, to, &t->msg, kind);
-    else if (t->pin)
-        push_pinned(w, &t->msg, kind);
-    else
-        push_ring(w, entry_of(s, t, kind == RV_MSG_FRESH), &t->msg);
-}
-
-static void inject(struct rv_sched *s, struct rv_task *t, uint8_t kind)
-{
-    if (kind == RV_MSG_FRESH)
-        hold_node(t);
-    t->msg.kind = kind;
-    rv_inject(s, &t->msg);
-    rv_wake_one(s);
-}
-
-#ifdef RV_FORCE_MIGRATE
-/* A build for tests: whoever is woken wakes up on another worker. */
-static bool migrate(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    if (w == NULL || s->nworkers == 1 || t->pin)
-        return false;
-    rv_send(s, s->workers[(w->index + 1) % s->nworkers], &t->msg, RV_MSG_READY);
-    return true;
-}
-#else
-static inline bool migrate(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    (void)s, (void)w, (void)t;
-    return false;
-}
-#endif
-
-void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    if (t->pin)
-        place(s, w, t, t->pin - 1u, RV_MSG_READY);
-    else
-        push_ring(w, entry_of(s, t, false), &t->msg);
-}
-
-void rv_ready(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    if (migrate(s, w, t))
-        return;
-    if (t->pin) {
-        place(s, w, t, t->pin - 1u, RV_MSG_READY);
-    } else if (w == NULL) {
-        inject(s, t, RV_MSG_READY);
-    } else if (w->cur == NULL) { /* woken by a completion or a timer: in order */
-        push_ring(w, entry_of(s, t, false), &t->msg);
-    } else {
-        uint64_t e = entry_of(s, t, false);
-        rv_store_relaxed(&w->slot_tsc, rv_tsc());
-        uint64_t old = rv_load_relaxed(&w->slot);
-        if (s->nworkers == 1)
-            rv_store_relaxed(&w->slot, e);
-        else
-            old = rv_xchg_acq_rel(
-                &w->slot, e); /* publishes the task; pairs with the exchange of who takes it */
-        if (old)
-            push_ring(w, old, &rv_task_at(s, rv_entry_index(old))->msg);
-        rv_notify(w);
+    if (w->run_tsc) {
+        uint64_t ns = (rv_tsc() - w->run_tsc) * 1000 / w->sched->us_tsc;
+        rv_hist_add(&w->hists->run[w->run_class], ns);
     }
-}
-
-void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t home)
-{
-    if (home == UINT32_MAX || (w && w->index == home) || t->pin)
-        rv_ready(s, w, t);
-    else if (!migrate(s, w, t))
-        place(s, w, t, home, RV_MSG_READY);
-}
-
-void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    if (t->pin)
-        place(s, w, t, t->pin - 1u, RV_MSG_FRESH);
-    else
-        inject(s, t, RV_MSG_FRESH);
-}
-
-void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where)
-{
-    place(s, w, t, where, RV_MSG_FRESH);
-}
-
-void rv_task_message(struct rv_worker *w, struct rv_msg *m)
-{
-    struct rv_task *t = (struct rv_task *)((unsigned char *)m - offsetof(struct rv_task, msg));
-    uint8_t kind = m->kind;
-    if (t->pin == w->index + 1)
-        push_pinned(w, m, kind);
-    else
-        push_ring(w, entry_of(w->sched, t, kind == RV_MSG_FRESH), m);
+    w->run_tsc = 0;
 }

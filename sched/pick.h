@@ -5,8 +5,14 @@
 #ifndef RV_SCHED_PICK_H
 #define RV_SCHED_PICK_H
 
+#include "sched/admit.h"
 #include "sched/park.h"
+#include "sched/ready.h"
 #include "sched/worker.h"
+
+/* After so many calls that did not have to wait a task yields all the same: one that always finds
+ * its data, or its channel, ready must not keep the worker to itself. */
+enum { RV_RUN_CALLS = 128 };
 
 /* The next task of this worker's own queues and the injector, claimed; NULL: none. Counts as a
  * pick of the pass.
@@ -14,10 +20,40 @@
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh);
 /* Takes what a queue entry names: the task, or NULL when somebody claimed it before. */
 struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh);
-/* The pass has used up its picks or its time, or somebody wants a pass boundary. */
+/* Tasks of a better class than NORMAL wait for I/O of this worker's, and some has completed. */
+static inline bool rv_urgent_arrived(struct rv_worker *w)
+{
+    const struct rv_engine *e = w->sched->engine;
+    return rv_load_relaxed(&w->urgent_io) != 0 && e->arrived && e->arrived(w);
+}
+/* The pass has used up its picks or its time, somebody wants a pass boundary, or better tasks do.
+ * */
 static inline bool rv_pass_over(struct rv_worker *w)
 {
-    return w->budget <= 0 || rv_load_relaxed(&w->resched);
+    return w->budget <= 0 || rv_load_relaxed(&w->resched) || rv_urgent_arrived(w);
+}
+/* Around a task's wait for I/O of worker w's; `end` wherever it runs then. */
+static inline bool rv_urgent_begin(struct rv_worker *w, struct rv_task *t)
+{
+    bool urgent = rv_class(t) > RV_NORMAL;
+    if (__builtin_expect(urgent, 0))
+        rv_add_relaxed(&w->urgent_io, 1u);
+    return urgent;
+}
+static inline void rv_urgent_end(struct rv_worker *w, bool urgent)
+{
+    if (__builtin_expect(urgent, 0))
+        rv_sub_relaxed(&w->urgent_io, 1u);
+}
+/* The running task had better let others run: the pass is over, a better class waits, or I/O that
+ * better tasks wait for is done. */
+static inline bool rv_need_resched(struct rv_worker *w)
+{
+    if (rv_pass_over(w))
+        return true;
+    uint32_t ready = w->ready | rv_load_relaxed(&w->sched->injector.ready);
+    uint32_t classes = (ready | ready >> 4) & 15;
+    return classes >> (rv_class(w->cur) + 1) != 0;
 }
 /* To be called at each pick: looks at the clock at every 8th, and ends the pass after it if the
  * time is used up. */
@@ -36,48 +72,31 @@ static inline uint8_t rv_depth(const struct rv_stack *st, const void *frame)
 /* False if a pick would certainly find nothing. */
 static inline bool rv_any_ready(struct rv_worker *w)
 {
-    return rv_load_relaxed(&w->runq.head) != rv_load_relaxed(&w->runq.tail) ||
-           rv_load_relaxed(&w->deque.bottom) != rv_load_relaxed(&w->deque.top) ||
-           w->pinned_head != NULL || rv_load_relaxed(&w->slot) != 0 ||
+    struct rv_lane *l = &w->lane[RV_NORMAL];
+    return rv_load_relaxed(&l->ring.head) != rv_load_relaxed(&l->ring.tail) ||
+           rv_load_relaxed(&l->deque.bottom) != rv_load_relaxed(&l->deque.top) ||
+           l->pinned_head != NULL || rv_load_relaxed(&w->slot) != 0 || w->ready != 0 ||
            rv_load_relaxed(&w->sched->injector.len) != 0;
 }
 /* How many tasks wait in this worker's own queues. */
 uint32_t rv_queued(struct rv_worker *w);
 
-/* Makes a woken task ready: on this worker (w NULL: a foreign thread), or where it is pinned.
- * Woken by a running task it gets the slot. */
-void rv_ready(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
-/* The same, but behind everybody: yields. */
-void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
-/* The same, on worker `home` (UINT32_MAX: this one): where the task's stream lives. */
-void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t home);
-/* Pops claimed entries off the newest end of the deque until it meets a live one. */
-void rv_pop_claimed(struct rv_worker *w);
+/* Pops claimed entries off the newest end of the lane's deque until it meets a live one. */
+void rv_pop_claimed(struct rv_worker *w, struct rv_lane *l);
 /* Drops claimed entries wherever they lie, when there may be many. */
-void rv_tidy_deque(struct rv_worker *w);
-void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
-/* Makes a fresh task startable: deque, the worker that it is pinned to, or the injector. */
-static inline void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
-{
-    if (w == NULL || t->pin != 0) {
-        rv_fresh_slow(s, w, t);
-        return;
-    }
-    if (rv_deque_push(&w->deque, rv_entry(rv_task_gen(t), rv_task_index(s, t), true)))
-        rv_notify(w);
-    else
-        rv_fresh_slow(s, w, t);
-}
-/* The same, to start on that worker and then anywhere: a new connection's handler. */
-void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where);
-/* A task message from the inbox. */
-void rv_task_message(struct rv_worker *w, struct rv_msg *m);
+void rv_tidy_deque(struct rv_worker *w, struct rv_lane *l);
+/* Clears what `ready` says of queues that thieves have emptied: others look at it before they go to
+ * sleep. */
+void rv_tidy_ready(struct rv_worker *w);
+/* The worker leaves its last task for its own context: ends the timing of a pick. */
+void rv_stop_timing(struct rv_worker *w);
 
-void rv_inject(struct rv_sched *s, struct rv_msg *m);
-struct rv_msg *rv_injector_take(struct rv_sched *s);
 /* Takes work from other workers into this one's queues; false: found none. last_pass: the slot of
  * a victim too, if its task has waited there for long. */
 bool rv_steal(struct rv_worker *w, bool last_pass);
+/* At a pass boundary: takes over, or asks for, a better class or an earlier deadline than this
+ * worker has, if one randomly chosen other shows any. */
+void rv_look_elsewhere(struct rv_worker *w);
 uint32_t rv_random(struct rv_worker *w);
 
 #endif

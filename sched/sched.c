@@ -70,8 +70,27 @@ static int init(struct rv_sched *s, const struct rv_sched_opts *o)
     if (r < 0)
         return r;
     s->stacks.on_trim = rv_context_retire;
+    r = rv_injector_init(&s->injector, cap);
+    if (r < 0)
+        return r;
     r = make_workers(s);
     return r < 0 ? r : make_scopes(s);
+}
+
+static int make_admission(struct rv_sched *s, const struct rv_sched_opts *o)
+{
+    bool any = o->delay_max > 0;
+    for (unsigned c = 0; c < RV_CLASSES; c++)
+        any |= o->waiting_max[c] != 0;
+    if (!any)
+        return 0;
+    struct rv_admission *a = rv_alloc_zero(sizeof *a);
+    if (a == NULL)
+        return -ENOMEM;
+    a->delay_max = o->delay_max;
+    memcpy(a->waiting_max, o->waiting_max, sizeof a->waiting_max);
+    s->admission = a;
+    return 0;
 }
 
 int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
@@ -92,6 +111,8 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
     s->pass_tsc = (uint64_t)o->pass_ns * s->us_tsc / 1000;
     rv_fences_init(s);
     int r = init(s, o);
+    if (r == 0)
+        r = make_admission(s, o);
     if (r < 0)
         rv_sched_finish(s);
     return r;
@@ -112,6 +133,9 @@ void rv_sched_finish(struct rv_sched *s)
     }
     rv_free(s->workers);
     s->workers = NULL;
+    rv_injector_finish(&s->injector);
+    rv_free(s->admission);
+    s->admission = NULL;
     rv_stack_pool_finish(&s->stacks);
     rv_slab_finish(&s->tasks);
 }
@@ -144,16 +168,31 @@ void rv_scope_empty(struct rv_sched *s, struct rv_worker *w, struct rv_task *sco
         stop(s);
 }
 
+int64_t rv_sched_now(struct rv_sched *s)
+{
+    return s->engine->now ? s->engine->now(s) : rv_clock_ns();
+}
+
 static int post_into(struct rv_sched *s, struct rv_task *scope, const struct reeve_spawn *how)
 {
     struct rv_task *t;
     int r = rv_spawn_check(s, how);
     if (r == 0 && how->group)
         r = -EINVAL;
-    if (r == 0)
-        r = rv_task_make(s, NULL, scope, how, false, &t);
     if (r < 0)
         return r;
+    unsigned c = how->priority ? (unsigned)how->priority - 1 : RV_NORMAL;
+    bool admit = s->admission && scope == s->work;
+    if (admit && (r = rv_admit(s, c, rv_sched_now(s))) < 0)
+        return r;
+    r = rv_task_make(s, NULL, scope, how, false, &t);
+    if (r < 0) {
+        if (admit)
+            rv_admit_started(s, c);
+        return r;
+    }
+    if (admit)
+        t->flags |= RV_TF_POSTED;
     rv_add_relaxed(&s->posted, (uint64_t)1);
     struct rv_worker *self = rv_worker_self();
     rv_fresh(s, self && self->sched == s && self->cur ? self : NULL, t);

@@ -19,6 +19,8 @@ struct rv_sched_opts {
     int32_t pass_picks;
     int64_t pass_ns; /* 0: passes are not timed, nothing looks at the CPU's counter: simulations */
     bool no_guard_install;
+    uint32_t waiting_max[RV_CLASSES]; /* posted and not yet started, by class; 0: no bound */
+    int64_t delay_max;                /* of a queue, for posts to be let in; 0: no bound */
 };
 
 /* Makes the scheduler and its workers; the engine's state, s->io and w->io, is the caller's next
@@ -34,6 +36,9 @@ int rv_sched_post(struct rv_sched *s, const struct reeve_spawn *how);
 /* The same into the scope of housekeeping, which ends after the work has: for who watches over its
  * end. */
 int rv_sched_keep(struct rv_sched *s, const struct reeve_spawn *how);
+
+/* The time, ns, for who may be no worker. Any thread. */
+int64_t rv_sched_now(struct rv_sched *s);
 
 /* Takes no more posts; when what was posted is done, the workers stop. Any thread, any number of
  * times. */

@@ -114,7 +114,7 @@ static bool link_one(struct rv_sched *s, struct rv_task *scope, struct rv_task *
         scope->kids = me;
         rv_store_relaxed(&t->linked, RV_LINK_IN);
         if (rv_load_relaxed(&scope->ctl) & RV_CTL_CANCELLED &&
-            !(rv_load_relaxed(&t->ctl) & RV_CTL_HOLDS))
+            !(rv_load_relaxed(&t->ctl) & (RV_CTL_HOLDS | RV_CTL_SPARED)))
             late = !(rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_CANCELLED) & RV_CTL_CANCELLED);
     }
     rv_lock_release(&scope->lock);
@@ -188,8 +188,10 @@ struct rv_task *rv_scope_make(struct rv_sched *s, struct rv_worker *w, struct rv
     g->pin = 0;
     g->flags = RV_TF_GROUP;
     rv_store_relaxed(&g->linked, RV_LINK_NEVER);
-    g->cls = owner ? owner->cls : REEVE_NORMAL;
+    rv_set_kind(g, owner ? rv_cls(owner) : REEVE_NORMAL, 0);
     g->parent = owner ? rv_task_index(s, owner) : RV_NIL;
+    if (owner)
+        rv_task_spare(g, owner);
     rv_store_relaxed(&g->st, (uint32_t)(RV_ST_CLAIMED | RV_ST_HANDLE));
     if (owner) {
         rv_scope_enter(owner, owner);

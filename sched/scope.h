@@ -25,6 +25,14 @@ static inline struct rv_task *rv_task_take(struct rv_sched *s, struct rv_worker 
     return t;
 }
 
+/* Before a child is published: under a shield its owner's cancellation is not its own. The
+ * generation and this are all that a free descriptor's ctl holds, and nobody else writes it. */
+static inline void rv_task_spare(struct rv_task *t, const struct rv_task *owner)
+{
+    if (__builtin_expect(rv_load_relaxed(&owner->ctl) & RV_CTL_SHIELDED, 0))
+        rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_SPARED);
+}
+
 /* Drops one RV_ST_* reference, and frees the descriptor if that was the last and it is done. */
 void rv_task_release(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t ref);
 /* Frees a done descriptor that nothing refers to, and whose scope is as rv_task_take() wants it. */

@@ -125,9 +125,9 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     rv_store_release(&t->start.skipped, how->skipped);
     t->deadline = cur->deadline;
     t->name = how->name;
-    t->cls = cur->cls;
-    t->stack_class = s->stack_class & 15;
-    t->flags = 0;
+    rv_set_kind(t, rv_cls(cur), s->stack_class);
+    t->flags = rv_cls(cur) == REEVE_NORMAL ? 0 : RV_TF_SPECIAL;
+    rv_task_spare(t, cur);
     rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     t->pin = 0;
     t->parent = rv_task_index(s, cur);
@@ -172,7 +172,7 @@ static bool descends(struct rv_sched *s, const struct rv_task *t, const struct r
 static inline bool may_inline(struct rv_worker *w, const struct rv_task *t, int64_t until)
 {
     struct rv_task *cur = w->cur;
-    if (rv_stack_room(w->on, __builtin_frame_address(0)) < rv_stack_promise(t->stack_class))
+    if (rv_stack_room(w->on, __builtin_frame_address(0)) < rv_stack_promise(rv_stack_class_of(t)))
         return false;
     if (until != RV_NEVER && (t->deadline == 0 || t->deadline > until))
         return false;
@@ -181,29 +181,56 @@ static inline bool may_inline(struct rv_worker *w, const struct rv_task *t, int6
     return t->parent == rv_task_index(w->sched, cur) || descends(w->sched, t, cur);
 }
 
-/* Claims an unstarted child for its joiner. */
-static inline bool claim_for_join(struct rv_worker *w, struct rv_task *t)
+/* The lane that a task is queued in, as an offset: its worker changes while the child runs. */
+static inline size_t lane_offset(const struct rv_worker *w, struct rv_task *t)
+{
+    size_t off = offsetof(struct rv_worker, lane[RV_NORMAL]);
+    if (__builtin_expect(t->flags & RV_TF_SPECIAL, 0))
+        off = (size_t)((const unsigned char *)&w->lane[rv_class(t)] - (const unsigned char *)w);
+    return off;
+}
+static inline struct rv_lane *lane_at(struct rv_worker *w, size_t off)
+{
+    return (struct rv_lane *)((unsigned char *)w + off);
+}
+
+/* Claims an unstarted child for its joiner. l: the lane that it was queued in, if it was here. */
+static inline bool claim_for_join(struct rv_worker *w, struct rv_lane *l, struct rv_task *t)
 {
     uint64_t entry = rv_entry(rv_task_gen(t), rv_task_index(w->sched, t), true);
-    if (rv_deque_peek(&w->deque) == entry && rv_deque_pop(&w->deque) == entry) {
+    if (rv_deque_peek(&l->deque) == entry && rv_deque_pop(&l->deque) == entry) {
         /* Handle and entry are both ours: nobody else can claim it. */
         rv_store_relaxed(&t->st, RV_ST_CLAIMED | RV_ST_HANDLE);
         return true;
     }
     uint32_t st = RV_ST_QUEUED | RV_ST_HANDLE;
     bool claimed = rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
-    if (claimed) { /* its entry is in this deque, or elsewhere */
-        w->stale++;
-        rv_tidy_deque(w);
+    if (claimed && t->flags & RV_TF_DATED) { /* its entry is in this heap, or elsewhere */
+        l->heap_stale++;
+        rv_heap_tidy(w, (unsigned)(l - w->lane));
+    } else if (claimed) { /* in this deque, or elsewhere */
+        l->stale++;
+        rv_tidy_deque(w, l);
     }
     return claimed;
+}
+
+/* Tasks on one stack are one unit: pinned if any is, in the best class of all. */
+static void __attribute__((noinline)) join_unit(struct rv_task *cur, struct rv_task *t)
+{
+    if (cur->pin) {
+        t->pin = cur->pin;
+        t->flags |= RV_TF_SPECIAL;
+    }
+    if (rv_class(cur) > rv_class(t))
+        rv_lend(t, rv_class(cur) + 1);
 }
 
 /* A claimed task is about to run on the stack of the running one. */
 static inline void begin_inline(struct rv_worker *w, struct rv_task *t)
 {
-    if (w->cur->pin)
-        t->pin = w->cur->pin; /* one unit: pinned if any is */
+    if (__builtin_expect(w->cur->flags & RV_TF_SPECIAL, 0))
+        join_unit(w->cur, t);
     rv_look_at_clock(w);
     w->injector_in--; /* the next pick from a queue serves it if this one would have */
     w->budget--;
@@ -286,11 +313,12 @@ static inline int join(struct rv_worker *w, struct rv_task *t, int *ret_result, 
             w = rv_worker_self();
             continue;
         }
-        if (!claim_for_join(w, t))
+        size_t off = lane_offset(w, t);
+        if (!claim_for_join(w, lane_at(w, off), t))
             break;
         bool done = run_inline(&w, t);
-        if (w->stale)
-            rv_pop_claimed(w);
+        if (lane_at(w, off)->stale)
+            rv_pop_claimed(w, lane_at(w, off));
         if (done)
             return collect(w, t, ret_result);
         break;
@@ -354,9 +382,10 @@ static struct rv_worker *run_members(struct rv_worker *w, struct rv_task *g, int
 {
     struct rv_sched *s = w->sched;
     uint32_t group = rv_task_index(s, g);
+    unsigned c = rv_cls(g) - 1; /* of the owner; members of other classes have to be picked */
     for (;;) {
-        rv_pop_claimed(w);
-        uint64_t entry = rv_deque_pop(&w->deque);
+        rv_pop_claimed(w, &w->lane[c]);
+        uint64_t entry = rv_deque_pop(&w->lane[c].deque);
         if (entry == 0)
             return w;
         /* Only an entry that nobody else can take stays what it is while we look at it. */
@@ -366,7 +395,7 @@ static struct rv_worker *run_members(struct rv_worker *w, struct rv_task *g, int
             run_member(&w, t, entry);
             continue;
         }
-        RV_MUST(rv_deque_push(&w->deque, entry)); /* it was in there before */
+        RV_MUST(rv_deque_push(&w->lane[c].deque, entry)); /* it was in there before */
         rv_notify(w);
         if (!ours)
             return w;
@@ -422,4 +451,22 @@ void reeve_group_cancel(reeve_group *group)
         return;
     uint64_t h = group->opaque;
     rv_cancel(w->sched, w, rv_task_at(w->sched, (uint32_t)h - 1), (uint32_t)(h >> 32));
+}
+
+int reeve_shield(reeve_time until)
+{
+    struct rv_worker *w = rv_in_task("reeve_shield");
+    struct rv_task *t = w->cur;
+    if (until <= 0)
+        return -EINVAL;
+    t->deadline = until; /* bounds the waits, and is inherited by what is spawned from here on */
+    rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_SHIELDED);
+    return 0;
+}
+
+bool reeve_need_resched(void)
+{
+    struct rv_worker *w = rv_in_task("reeve_need_resched");
+    rv_look_at_clock(w);
+    return rv_need_resched(w);
 }

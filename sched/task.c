@@ -114,9 +114,15 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
     if (cur && cur->deadline && (t->deadline == 0 || cur->deadline < t->deadline))
         t->deadline = cur->deadline;
     t->name = how->name;
-    t->cls = (how->priority ? how->priority : cur ? cur->cls : REEVE_NORMAL) & 15;
-    t->stack_class =
-        (how->stack_bytes ? (unsigned)rv_stack_class(how->stack_bytes) : s->stack_class) & 15;
+    unsigned cls = how->priority ? (unsigned)how->priority : cur ? rv_cls(cur) : REEVE_NORMAL;
+    rv_set_kind(t, cls,
+                how->stack_bytes ? (unsigned)rv_stack_class(how->stack_bytes) : s->stack_class);
+    if (how->deadline)
+        t->flags |= RV_TF_DATED;
+    if (how->deadline || how->worker || cls != REEVE_NORMAL)
+        t->flags |= RV_TF_SPECIAL;
+    if (cur)
+        rv_task_spare(t, cur);
     t->pin = (uint16_t)how->worker;
     t->parent = rv_task_index(s, parent);
     if (how->group && !handle)
@@ -172,7 +178,7 @@ static struct rv_task *complete(struct rv_sched *s, struct rv_worker *w, struct 
 
 struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
-    rv_count(&w->n.completed, 1);
+    rv_count(&w->n.completed[rv_cls(t) - 1], 1);
     drop_copy(t); /* its children may have used it */
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
@@ -206,8 +212,10 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
                t->name ? " " : "", t->name ? t->name : "");
     t->result = r;
     bool childless = t->spawned == 0 && rv_load_relaxed(&t->live) == RV_SCOPE_OPEN;
+    if (t->deadline && !(t->flags & RV_TF_GROUP) && t->deadline <= rv_worker_now(w))
+        rv_count(&w->n.late[rv_cls(t) - 1], 1);
     if (r < 0) {
-        rv_count(&w->n.failed, 1);
+        rv_count(&w->n.failed[rv_cls(t) - 1], 1);
         if (t->flags & RV_TF_GUARDED)
             rv_scope_fail(s, w, rv_task_at(s, t->parent), r);
         if (!childless)
@@ -218,7 +226,7 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
         if (!rv_scope_close(t))
             return false; /* its last child completes it, anywhere */
     }
-    rv_count(&w->n.completed, 1);
+    rv_count(&w->n.completed[rv_cls(t) - 1], 1);
     return end(w, t, inlined);
 }
 
@@ -227,6 +235,8 @@ static int refused(struct rv_worker *w, struct rv_task *t)
 {
     uint64_t own = rv_load_relaxed(&t->ctl);
     uint64_t scope = rv_load_relaxed(&rv_task_at(w->sched, t->parent)->ctl);
+    if (own & RV_CTL_SPARED)
+        scope = 0;
     if ((own | scope) & RV_CTL_CANCELLED)
         return -ECANCELED;
     return t->deadline && t->deadline <= rv_worker_now(w) ? -ETIMEDOUT : 0;
@@ -242,8 +252,10 @@ bool rv_task_skip(struct rv_worker *w, struct rv_task *t, int reason, bool inlin
         skipped(arg);
     w->cur = below;
     rv_count(&w->n.skipped, 1);
+    if (t->flags & RV_TF_POSTED)
+        rv_admit_started(w->sched, rv_cls(t) - 1);
     if (reason == -ETIMEDOUT)
-        rv_count(&w->n.expired, 1);
+        rv_count(&w->n.expired[rv_cls(t) - 1], 1);
     else if (reason == -ECANCELED)
         rv_count(&w->n.cancelled, 1);
     t->result = reason;
@@ -266,8 +278,10 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
     rv_store_relaxed(&t->run.stack, w->on); /* overwrites fn, see (4) */
     rv_store_release(&t->run.until, RV_NEVER);
     rv_store_release(&t->run.op, 0);
+    if (__builtin_expect(t->flags & RV_TF_POSTED, 0))
+        rv_admit_started(w->sched, rv_cls(t) - 1);
     w->cur = t;
-    rv_count(&w->n.started, 1);
+    rv_count(&w->n.started[rv_cls(t) - 1], 1);
     int r = fn(arg);
     *pw = w = rv_worker_self();
     RV_ASSERT(w->cur == t);

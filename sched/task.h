@@ -7,7 +7,7 @@
  * that can own children is then the same thing, found by the same index and cancelled by the same
  * walk.
  *
- *     line 0   who it is: start or run, deadline, generation and cancel flag, state bits, parent
+ *     line 0   who it is: start or run, deadline, generation and flags, state bits, parent, class
  *     line 1   its scope (children) and its wait (wait word, timer, joiner)
  *     line 2   48 bytes of .copy, and the node by which it travels through inboxes and the injector
  */
@@ -49,6 +49,10 @@ enum {
     RV_CTL_CANCELLED = 1,
     RV_CTL_HOLDS = 2,  /* its owner's cancellation stops here: a server's drain */
     RV_CTL_MASKED = 4, /* its waits ignore cancellation and its own deadline: cleanup */
+    RV_CTL_SHIELDED = 8, /* its waits ignore cancellation: reeve_shield() */
+    RV_CTL_SPARED = 16,  /* spawned under a shield: its scope's cancellation does not reach it */
+    RV_CTL_LENT_SHIFT = 8, /* 3 bits: the class lent to it, and how often; see boost.c */
+    RV_CTL_LOANS_SHIFT = 16,
 };
 
 /* flags: written by the task itself, by its spawner before it is published, or under its scope's
@@ -56,9 +60,12 @@ enum {
 enum {
     RV_TF_GROUP = 1,     /* no function: an explicit group's record */
     RV_TF_HEAP_COPY = 2, /* .copy lives in an allocated block, its address in copy[0..7] */
+    RV_TF_SPECIAL = 4,   /* pinned, dated, or of another class than NORMAL */
     RV_TF_TIMED_OUT = 8, /* the op it waits for was cancelled by its deadline */
     RV_TF_GUARDED =
         16, /* its failure cancels its group: spawned without a handle into an explicit one */
+    RV_TF_DATED = 32,  /* it was given a deadline of its own: it queues by that */
+    RV_TF_POSTED = 64, /* it is counted by admit.c until it starts */
 };
 
 /* The scope counter starts at this bias, which its owner removes when it starts to wait: only then
@@ -89,8 +96,8 @@ struct rv_task {
     RV_ATOMIC(uint32_t) st; /* RV_ST_* */
     uint32_t parent; /* the descriptor whose scope it is in; RV_NIL: the runtime's root scope */
     int32_t result;
-    uint8_t cls : 4; /* REEVE_LOW .. REEVE_URGENT */
-    uint8_t stack_class : 4;
+    RV_ATOMIC(uint8_t) kind; /* class (REEVE_LOW .. REEVE_URGENT) and stack class, four bits each;
+                              * atomic because who lends a class may be late */
     /* of its frames below the stack's record, in cache lines, when it was left */
     RV_ATOMIC(uint8_t) depth;
     uint8_t flags; /* RV_TF_* */
@@ -135,6 +142,18 @@ static inline bool rv_linked(struct rv_task *t)
 static inline bool rv_was_linked(struct rv_task *t)
 {
     return rv_load_relaxed(&t->linked) != RV_LINK_NEVER;
+}
+static inline unsigned rv_cls(const struct rv_task *t)
+{
+    return rv_load_relaxed(&t->kind) & 15;
+}
+static inline uint8_t rv_stack_class_of(const struct rv_task *t)
+{
+    return rv_load_relaxed(&t->kind) >> 4;
+}
+static inline void rv_set_kind(struct rv_task *t, unsigned cls, unsigned stack_class)
+{
+    rv_store_relaxed(&t->kind, (uint8_t)(cls | stack_class << 4));
 }
 static inline uint32_t rv_task_gen(struct rv_task *t)
 {

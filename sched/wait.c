@@ -139,7 +139,7 @@ int rv_wait_why(struct rv_sched *s, struct rv_task *t)
     if (t->flags & RV_TF_TIMED_OUT)
         return -ETIMEDOUT;
     uint64_t ctl = rv_load_relaxed(&t->ctl);
-    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
+    return rv_is_cancelled(ctl) ? -ECANCELED : 0;
 }
 
 bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsigned reason,
@@ -188,7 +188,7 @@ void rv_wait_kick(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
         return;
     /* Read after the wait word: if the task that was cancelled is over, and its descriptor used
      * again, then whoever waits there now has no such flag. */
-    if ((rv_load_acquire(&t->ctl) & (RV_CTL_CANCELLED | RV_CTL_MASKED)) != RV_CTL_CANCELLED)
+    if (!rv_is_cancelled(rv_load_acquire(&t->ctl)))
         return;
     uint64_t token = (uint64_t)rv_task_index(s, t) << 32 | (uint32_t)(ww >> WW_ARM_SHIFT);
     if (op != 0)

@@ -31,6 +31,12 @@ static inline int64_t rv_deadline(struct rv_task *t, int64_t deadline)
     return own;
 }
 
+/* The task is cancelled, and neither masks that nor is shielded from it. */
+static inline bool rv_is_cancelled(uint64_t ctl)
+{
+    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED | RV_CTL_SHIELDED)) == RV_CTL_CANCELLED;
+}
+
 /* 0, or what a wait that begins now must return at once: -ECANCELED when the task is cancelled. (A
  * passed deadline does not refuse: the wait is tried once, see rv_wait_park.) */
 static inline int rv_wait_check(struct rv_sched *s, struct rv_task *t)
@@ -38,7 +44,7 @@ static inline int rv_wait_check(struct rv_sched *s, struct rv_task *t)
     if (__builtin_expect(!rv_linked(t), 0))
         rv_scope_link(s, t);
     uint64_t ctl = rv_load_relaxed(&t->ctl);
-    return (ctl & (RV_CTL_CANCELLED | RV_CTL_MASKED)) == RV_CTL_CANCELLED ? -ECANCELED : 0;
+    return rv_is_cancelled(ctl) ? -ECANCELED : 0;
 }
 /* Arms the running task's wait word and returns the token by which any thread may end this one
  * wait: publish it where the waker will look, then park. With op != 0 (an I/O op's id, which the

@@ -37,6 +37,16 @@ static uint64_t pow2_at_least(uint64_t n)
     return p;
 }
 
+/* Other classes than NORMAL are rarely so full; what does not fit goes to the injector. */
+enum { LANE_MAX = 1 << 16 };
+
+static int init_lane(struct rv_lane *l, uint64_t cap)
+{
+    l->oldest_in = 1;
+    int r = rv_deque_init(&l->deque, cap);
+    return r < 0 ? r : rv_timers_init(&l->heap, cap < LANE_MAX ? (uint32_t)cap : LANE_MAX);
+}
+
 int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
 {
     w->sched = s;
@@ -44,15 +54,17 @@ int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
     w->index = index;
     w->rng = 0x9e3779b9u * (index + 1);
     w->injector_in = (int32_t)s->injector_every;
-    w->oldest_in = 1;
     rv_fastclock_init(&w->clock);
     uint64_t cap = pow2_at_least(s->tasks.cap);
     w->sieve_bytes = cap * sizeof *w->sieve;
-    int r = rv_deque_init(&w->deque, cap);
-    if (r == 0)
-        r = rv_timers_init(&w->timers, 2 * s->tasks.cap);
+    int r = rv_timers_init(&w->timers, 2 * s->tasks.cap);
+    for (unsigned c = 0; c < RV_CLASSES && r == 0; c++)
+        r = init_lane(&w->lane[c], c == RV_NORMAL || cap < LANE_MAX ? cap : LANE_MAX);
     if (r == 0 && (w->sieve = rv_map_lazy(w->sieve_bytes)) == NULL)
         r = -ENOMEM;
+    if (r == 0 && (w->hists = rv_map_lazy(sizeof *w->hists)) == NULL)
+        r = -ENOMEM;
+    rv_store_relaxed(&w->shown_deadline, RV_NEVER);
     if (r < 0)
         rv_worker_finish(w);
     return r;
@@ -63,8 +75,13 @@ void rv_worker_finish(struct rv_worker *w)
     if (w->sched == NULL)
         return;
     RV_ASSERT(w->cur == NULL);
-    rv_deque_finish(&w->deque);
+    for (unsigned c = 0; c < RV_CLASSES; c++) {
+        rv_deque_finish(&w->lane[c].deque);
+        rv_timers_finish(&w->lane[c].heap);
+    }
     rv_timers_finish(&w->timers);
+    if (w->hists)
+        rv_unmap(w->hists, sizeof *w->hists);
     if (w->sieve)
         rv_unmap(w->sieve, w->sieve_bytes);
     w->sched = NULL;
@@ -118,13 +135,17 @@ static bool drain_inbox(struct rv_worker *w)
  * that it led to have run out. */
 static bool run_tasks(struct rv_worker *w)
 {
-    bool ran = false;
+    bool ran = false, many = w->sched->nworkers > 1;
     for (;;) {
         bool fresh = true;
         struct rv_task *t = w->start;
         w->start = NULL;
         if (t == NULL && (rv_pass_over(w) || (t = rv_pick(w, &fresh)) == NULL))
             return ran;
+        /* Before the task, which may run for long: others rely on a search, or on a tick, that it
+         * would hold up. */
+        if (!ran && many)
+            rv_found_work(w);
         ran = true;
         if (!rv_enter(w, t, fresh))
             rv_task_skip(w, t, -ENOMEM, false);
@@ -153,12 +174,20 @@ bool rv_worker_step(struct rv_worker *w)
     uint64_t picks = rv_load_relaxed(&w->n.picks);
 
     bool ran = drain_inbox(w);
+    if (__builtin_expect(rv_load_relaxed(&w->promote), 0))
+        rv_promote(w);
     rv_wait_timers(w);
     ran |= run_tasks(w);
+    rv_stop_timing(w);
     rv_count(&w->n.passes, 1);
     measure(w, rv_load_relaxed(&w->n.picks) - picks);
-    if (s->nworkers > 1)
+    if (__builtin_expect(w->ready != 0, 0))
+        rv_tidy_ready(w);
+    if (s->nworkers > 1) {
         rv_share(w);
+        if (rv_load_relaxed(&s->classes))
+            rv_look_elsewhere(w);
+    }
     return s->engine->reap(w, rv_queued(w)) || ran;
 }
 

@@ -20,8 +20,9 @@
 #include "sched/clock.h"
 #include "sched/deque.h"
 #include "sched/engine.h"
+#include "sched/hists.h"
 #include "sched/inbox.h"
-#include "sched/runq.h"
+#include "sched/lane.h"
 #include "sched/task.h"
 #include "sched/timers.h"
 
@@ -48,8 +49,11 @@ struct rv_call_msg {
  * is no race. */
 struct rv_counters {
     RV_ATOMIC(uint64_t)
-    spawned, started, completed, cancelled, expired, skipped, failed, inline_runs, passes, parks,
-        wakes_sent, steals_tried, steals_got, timers_fired, picks;
+    spawned, cancelled, skipped, inline_runs, passes, parks, wakes_sent, steals_tried, steals_got,
+        timers_fired, picks, asked, boosts;
+    RV_ATOMIC(uint64_t)
+    started[RV_CLASSES], completed[RV_CLASSES], failed[RV_CLASSES], expired[RV_CLASSES],
+        late[RV_CLASSES];
 };
 
 /* What the next context does for the one that has just left its stack. */
@@ -68,16 +72,15 @@ struct rv_worker {
     int32_t budget; /* picks left in this pass */
     uint32_t index;
     uint32_t slot_run;    /* picks in a row that the slot won */
-    uint32_t turn;        /* ring and deque alternate */
-    uint32_t stale; /* at most so many entries of the deque were claimed by a joiner */
-    int32_t oldest_in;              /* picks from queues until the deque's oldest end is */
-    int32_t injector_in; /* picks until the injector is served first */
+    int32_t injector_in;  /* picks until the injector is served first */
+    uint32_t ready;       /* RV_READY_*: what may hold work besides NORMAL's queues */
+    uint32_t hidden;      /* of these, heaps that hold nothing but pinned tasks */
+    uint8_t skipped[RV_CLASSES]; /* picks in a row that a class has been passed over */
+    int32_t run_left;     /* calls that did not wait until the running task yields all the same */
     int64_t now;          /* the clock at the start of this pass */
     uint64_t pass_tsc;    /* and the TSC */
     uint64_t mean_tsc;    /* smoothed run time of a pick; 0: unknown */
     struct rv_timers timers;
-    struct rv_msg *pinned_head, *pinned_tail; /* owner-private FIFO of tasks that must run here */
-    uint32_t pinned_len;
     uint32_t rng;
     uint32_t tick_shift;          /* the sentinel's back-off */
     uint64_t tick_picks;          /* the others' picks at its last tick */
@@ -87,25 +90,51 @@ struct rv_worker {
     void *io;                     /* the engine's per-worker state */
     struct rv_fastclock clock;
     struct rv_counters n;
+    struct rv_hists *hists; /* lazily touched memory */
+    /* One queued entry at a time is watched: which, and when it was queued. 0: none. */
+    uint64_t sample, sample_tsc;
+    int64_t sample_at;
+    unsigned sample_class;
+    uint64_t run_tsc;       /* when the pick being timed began; 0: none is */
+    unsigned run_class;
+    struct rv_call_msg ask; /* to another worker: share your deadlines; see heap.c */
 
     RV_ALIGNED_LINE RV_ATOMIC(
         uint32_t) parked;        /* 1: in its engine's park, or about to be; see park.c */
     RV_ATOMIC(uint32_t) resched; /* somebody wants a pass boundary */
     RV_ATOMIC(uint64_t) slot;    /* the entry just woken by the running task */
     RV_ATOMIC(uint64_t) slot_tsc;
+    RV_ATOMIC(uint32_t) asking;  /* `ask` is under way */
+    RV_ATOMIC(uint32_t) promote; /* somebody who is queued here was boosted; see boost.c */
+    RV_ATOMIC(uint32_t) urgent_io; /* waits for I/O of this worker's by tasks above NORMAL */
+
+    /* The published line, written only when it changes: `ready` and the earliest deadline of the
+     * best class that has any. What thieves look at. */
+    RV_ALIGNED_LINE RV_ATOMIC(uint32_t) shown;
+    RV_ATOMIC(int64_t) shown_deadline;
 
     struct rv_inbox inbox;
-    struct rv_runq runq;
-    struct rv_deque deque;
+    struct rv_lane lane[RV_CLASSES];
     uint64_t *sieve; /* as large as the deque, touched only where sifting it needs room */
     size_t sieve_bytes;
 };
 
+/* The shared queue: a list and a heap for each class; see injector.c. */
 struct rv_injector {
     struct rv_lock lock;
-    RV_ATOMIC(uint32_t) len;
+    RV_ATOMIC(uint32_t) len;   /* of all of it */
     RV_ATOMIC(uint64_t) total; /* that ever came through */
-    struct rv_msg *head, *tail;
+    struct {
+        struct rv_msg *head, *tail;
+        RV_ATOMIC(uint32_t) len;      /* of the list */
+        RV_ATOMIC(int64_t) earliest;  /* of the heap; RV_NEVER: empty */
+        struct rv_timers heap;
+        /* One message at a time is watched: which, and when it came. */
+        const struct rv_msg *sample;
+        int64_t sample_at;
+    } of[RV_CLASSES];
+    /* As struct rv_worker's `ready`. On a line of its own: every pick reads it, few write it. */
+    RV_ALIGNED_LINE RV_ATOMIC(uint32_t) ready;
 };
 
 /* The scheduler: runtime/ embeds it as the first member of struct reeve. */
@@ -129,8 +158,10 @@ struct rv_sched {
     void (*on_done)(struct rv_sched *s,
                     struct rv_worker *w); /* the work is done; the workers still run */
     void *owner;                          /* the runtime that this is part of */
+    struct rv_admission *admission; /* see admit.c; NULL: whoever comes is let in */
     RV_ATOMIC(uint32_t) closing, ended;
     RV_ATOMIC(uint64_t) posted;
+    RV_ATOMIC(uint32_t) classes; /* others than NORMAL, or deadlines, were ever used */
     RV_ALIGNED_LINE RV_ATOMIC(uint32_t) nparked;
     RV_ATOMIC(uint32_t) searching;
     RV_ATOMIC(uint32_t) sentinel;      /* worker index + 1 of the one that ticks; 0: none */

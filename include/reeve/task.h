@@ -18,6 +18,7 @@
 #define REEVE_TASK_H
 
 #include <reeve/time.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,13 +53,14 @@ struct reeve_spawn {
      * with the task; 64 KiB at most. 0: the task gets arg itself. */
     size_t copy;
 
-    /** REEVE_LOW .. REEVE_URGENT; 0: the spawner's. In this version it is validated and inherited
-     * and does not order the queues. */
+    /** REEVE_LOW .. REEVE_URGENT; 0: the spawner's. A better class goes first, wherever it waits,
+     * but cannot starve the others: HIGH gets at least 1 of 8 picks of a worker, NORMAL 1 of 16,
+     * LOW 1 of 32. Nobody is interrupted: see reeve_need_resched. */
     int priority;
 
     /** Bounds every wait of the task and is inherited by its children. 0: the spawner's; otherwise
      * the earlier of the two; never negative. If it passes before the task starts, the task never
-     * starts. */
+     * starts. A task that was given one goes by it: within a class the earliest deadline first. */
     reeve_time deadline;
 
     /** 1 + index: the task starts on that worker and stays there. 0: anywhere. */
@@ -137,6 +139,19 @@ REEVE_API int reeve_group_wait(reeve_group *group, reeve_time until);
 /** Cancels every member, as reeve_cancel does. The owner or a member calls it. An empty group: does
  * nothing. It does not wait. */
 REEVE_API void reeve_group_cancel(reeve_group *group);
+
+/** For the end of a task that is cancelled or late: its waits work again until then, and so do
+ * those of what it spawns from now on. `until` takes the place of the task's deadline, and there is
+ * no way back: when it has passed, waits fail with -ETIMEDOUT. Does not wait. 0; -EINVAL: until is
+ * not above 0.
+ *     if (r == -ECANCELED && reeve_shield(reeve_in(REEVE_SEC)) == 0)
+ *         reeve_write(fd, "bye\n", 4, 0); */
+REEVE_API int reeve_shield(reeve_time until);
+
+/** True if a task that computes had better let others run, by reeve_sleep(0): it has had its time,
+ * a task of a better class waits, or I/O has completed that such a task waits for. Costs a few ns.
+ *     for (i = 0; i < n; i++) { hash(&block[i]); if (reeve_need_resched()) reeve_sleep(0); } */
+REEVE_API bool reeve_need_resched(void);
 
 #ifdef __cplusplus
 }

@@ -161,8 +161,8 @@ static inline struct host *host_create(uint32_t workers, uint32_t tasks_max)
 
 /* The counters of all workers, added up. */
 struct host_counts {
-    uint64_t spawned, started, completed, cancelled, expired, skipped, failed, inline_runs, passes,
-        parks, wakes_sent, steals_tried, steals_got, timers_fired, picks;
+    uint64_t spawned, started, completed, cancelled, expired, late, skipped, failed, inline_runs,
+        passes, parks, wakes_sent, steals_tried, steals_got, timers_fired, picks;
 };
 
 static inline struct host_counts host_counts(struct host *h)
@@ -171,12 +171,15 @@ static inline struct host_counts host_counts(struct host *h)
     for (uint32_t i = 0; i < h->s.nworkers; i++) {
         struct rv_counters *n = &h->s.workers[i]->n;
         c.spawned += rv_load_relaxed(&n->spawned);
-        c.started += rv_load_relaxed(&n->started);
-        c.completed += rv_load_relaxed(&n->completed);
+        for (unsigned k = 0; k < RV_CLASSES; k++) {
+            c.started += rv_load_relaxed(&n->started[k]);
+            c.completed += rv_load_relaxed(&n->completed[k]);
+            c.expired += rv_load_relaxed(&n->expired[k]);
+            c.failed += rv_load_relaxed(&n->failed[k]);
+            c.late += rv_load_relaxed(&n->late[k]);
+        }
         c.cancelled += rv_load_relaxed(&n->cancelled);
-        c.expired += rv_load_relaxed(&n->expired);
         c.skipped += rv_load_relaxed(&n->skipped);
-        c.failed += rv_load_relaxed(&n->failed);
         c.inline_runs += rv_load_relaxed(&n->inline_runs);
         c.passes += rv_load_relaxed(&n->passes);
         c.parks += rv_load_relaxed(&n->parks);

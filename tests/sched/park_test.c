@@ -92,7 +92,7 @@ static void queue(struct host *h, uint32_t i)
 {
     struct rv_task *t = make(h);
     uint64_t entry = rv_entry(rv_task_gen(t), rv_task_index(&h->s, t), true);
-    CHECK(rv_deque_push(&h->s.workers[i]->deque, entry));
+    CHECK(rv_deque_push(&h->s.workers[i]->lane[RV_NORMAL].deque, entry));
 }
 
 TEST(a_worker_alone_sleeps_until_its_next_timer)
@@ -224,7 +224,7 @@ TEST(a_post_wakes_one_searcher_and_the_last_to_find_work_wakes_the_next)
     CHECK(h->s.workers[0]->searching);
     forget_wakes(h);
     for (int i = 0; i < 2; i++) { /* it takes them both */
-        struct rv_msg *m = rv_injector_take(&h->s);
+        struct rv_msg *m = rv_injector_take(&h->s, RV_NORMAL);
         CHECK(m != NULL);
         rv_send(&h->s, h->s.workers[0], m, RV_MSG_FRESH);
     }

@@ -114,7 +114,7 @@ static int wakes_three(void *arg)
         host_set(host_self(), &e[i]);
     CHECK_EQ(rv_queued(rv_worker_self()), 3); /* the slot and, in order, the ring */
     CHECK_NE(rv_load_relaxed(&rv_worker_self()->slot), 0);
-    CHECK_EQ(rv_runq_len(&rv_worker_self()->runq), 2);
+    CHECK_EQ(rv_runq_len(&rv_worker_self()->lane[RV_NORMAL].ring), 2);
     return 0;
 }
 
@@ -386,12 +386,12 @@ static void run_with_short_deques(const struct host_opts *o)
 {
     struct spill s = { 0 };
     struct host *h = host_create_with(o);
-    uint64_t mask = h->s.workers[0]->deque.mask;
+    uint64_t mask = h->s.workers[0]->lane[RV_NORMAL].deque.mask;
     for (uint32_t i = 0; i < h->s.nworkers; i++)
-        h->s.workers[i]->deque.mask = DEQUE_SLOTS - 1;
+        h->s.workers[i]->lane[RV_NORMAL].deque.mask = DEQUE_SLOTS - 1;
     CHECK_EQ(host_run_on(h, spawns_beyond_the_deque, &s), 0);
     for (uint32_t i = 0; i < h->s.nworkers; i++)
-        h->s.workers[i]->deque.mask = mask;
+        h->s.workers[i]->lane[RV_NORMAL].deque.mask = mask;
     CHECK_EQ(rv_load_relaxed(&s.runs), 2000);
     CHECK_GT(rv_load_relaxed(&h->s.injector.total), 1000 / 2);
     host_destroy(h);

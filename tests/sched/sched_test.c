@@ -200,7 +200,7 @@ static int inherits_nothing(void *arg)
     struct rv_task *cur = rv_worker_self()->cur;
     (void)arg;
     CHECK_EQ(cur->deadline, 0);
-    CHECK_EQ(cur->cls, REEVE_NORMAL);
+    CHECK_EQ(rv_cls(cur), REEVE_NORMAL);
     return count(NULL);
 }
 

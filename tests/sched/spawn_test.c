@@ -495,7 +495,7 @@ static uint8_t class_seen;
 static int notes_its_class(void *arg)
 {
     (void)arg;
-    class_seen = rv_worker_self()->cur->cls;
+    class_seen = (uint8_t)rv_cls(rv_worker_self()->cur);
     return 0;
 }
 
@@ -510,7 +510,7 @@ static int spawns_by_class(void *arg)
 {
     (void)arg;
     reeve_task *t;
-    CHECK_EQ(rv_worker_self()->cur->cls, REEVE_NORMAL);
+    CHECK_EQ(rv_cls(rv_worker_self()->cur), REEVE_NORMAL);
     CHECK_OK(spawns_notes_its_class(NULL));
     CHECK_EQ(class_seen, REEVE_NORMAL);
     CHECK_OK(reeve_spawn(&t, spawns_notes_its_class, NULL, .priority = REEVE_HIGH));
@@ -600,7 +600,7 @@ static int spawns_eight_and_joins(void *arg)
                                 0));
     }
     CHECK_EQ(runs, 8 * rounds);
-    CHECK_LE(rv_deque_len(&rv_worker_self()->deque), 8);
+    CHECK_LE(rv_deque_len(&rv_worker_self()->lane[RV_NORMAL].deque), 8);
     return 0;
 }
 

@@ -48,7 +48,7 @@ static void fill_ring(struct host *h, struct rv_worker *w, struct rv_task *t[], 
     rv_local_set(&w->local);
     for (int i = 0; i < n; i++) {
         t[i] = make(h, w, 0);
-        CHECK(rv_runq_push(&w->runq, entry_of(h, t[i])));
+        CHECK(rv_runq_push(&w->lane[RV_NORMAL].ring, entry_of(h, t[i])));
     }
 }
 
@@ -80,10 +80,10 @@ TEST(from_a_ring_half_is_taken_and_the_oldest_runs_first)
         fill_ring(h, victim, t, n);
         CHECK(rv_steal(thief, false));
         CHECK_EQ(rv_load_relaxed(&thief->slot), entry_of(h, t[0]));
-        CHECK_EQ(rv_runq_len(&thief->runq), (n + 1) / 2 - 1);
-        CHECK_EQ(rv_runq_len(&victim->runq), n / 2);
+        CHECK_EQ(rv_runq_len(&thief->lane[RV_NORMAL].ring), (n + 1) / 2 - 1);
+        CHECK_EQ(rv_runq_len(&victim->lane[RV_NORMAL].ring), n / 2);
         for (int i = 1; i < (n + 1) / 2; i++)
-            CHECK_EQ(rv_load_relaxed(&thief->runq.slots[i - 1]), entry_of(h, t[i]));
+            CHECK_EQ(rv_load_relaxed(&thief->lane[RV_NORMAL].ring.slots[i - 1]), entry_of(h, t[i]));
         CHECK_EQ(rv_load_relaxed(&thief->n.steals_got), 1);
         end(h);
     }
@@ -97,8 +97,8 @@ TEST(from_a_deque_the_oldest_is_taken)
     fill_deque(h, victim, t, 5);
     CHECK(rv_steal(thief, false));
     CHECK_EQ(rv_load_relaxed(&thief->slot), entry_of(h, t[0]));
-    CHECK_EQ(rv_deque_len(&victim->deque), 4);
-    CHECK_EQ(rv_deque_peek(&victim->deque), entry_of(h, t[4]));
+    CHECK_EQ(rv_deque_len(&victim->lane[RV_NORMAL].deque), 4);
+    CHECK_EQ(rv_deque_peek(&victim->lane[RV_NORMAL].deque), entry_of(h, t[4]));
     end(h);
 }
 
@@ -161,7 +161,7 @@ TEST(thieves_do_not_all_begin_with_the_same_victim)
         CHECK(rv_steal(thief, false));
         rng = thief->rng;
         for (uint32_t i = 0; i < 7; i++)
-            first[i] += rv_deque_len(&h->s.workers[i]->deque) == 0;
+            first[i] += rv_deque_len(&h->s.workers[i]->lane[RV_NORMAL].deque) == 0;
         end(h);
     }
     for (int i = 0; i < 7; i++)
