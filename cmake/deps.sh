@@ -25,6 +25,11 @@ deps_missing() {
     deps_has_header zlib.h || echo zlib1g-dev
 }
 
+# What only some tests use; without it they are skipped.
+deps_optional() {
+    command -v spin >/dev/null || echo spin
+}
+
 deps_has_header() {
     echo "#include <$1>" | "${CC:-cc}" -E -xc - >/dev/null 2>&1
 }
@@ -52,6 +57,21 @@ need_packages() {
     else
         echo "packages: apt-get could not install ${missing[*]}; its messages are above." >&2
         return 1
+    fi
+}
+
+# Installs the optional ones where that needs no question; says so in one line, and never fails.
+want_packages() {
+    local wanted
+    mapfile -t wanted < <(deps_optional)
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] &&
+        { deps_apt install -y --no-install-recommends "${wanted[@]}" ||
+            { deps_apt update && deps_apt install -y --no-install-recommends "${wanted[@]}"; }
+        } 2>/dev/null; then
+        echo "packages: installed ${wanted[*]} with apt-get, for the tests"
+    else
+        echo "packages: without ${wanted[*]} (the Debian name) some tests will be skipped"
     fi
 }
 

@@ -146,24 +146,9 @@ static bool parse_number(const char *text, long min, long max, long *ret)
 
 static bool parse_cpus(struct options *o, const char *text)
 {
-    while (*text) {
-        char *end;
-        long from = strtol(text, &end, 10), to = from;
-        if (end == text)
-            return false;
-        if (*end == '-') {
-            text = end + 1;
-            to = strtol(text, &end, 10);
-            if (end == text)
-                return false;
-        }
-        for (; from >= 0 && from <= to && o->ncpus < CPUS_MAX; from++)
-            o->cpus[o->ncpus++] = (int)from;
-        if (*end && *end != ',')
-            return false;
-        text = *end ? end + 1 : end;
-    }
-    return o->ncpus > 0;
+    int n = reeve_cpus_parse(text, o->cpus, CPUS_MAX);
+    o->ncpus = n < 0 ? 0 : (unsigned)n;
+    return n > 0;
 }
 
 /* 0, or the exit status. */

@@ -177,7 +177,7 @@ static void pass_on(struct rv_io *io, struct rv_io_worker *iw, struct rv_lease *
     }
     rv_lock_release(&b->lock);
     rv_free(spare);
-    struct rv_worker *w = iw && iw->io == io ? iw->w : NULL;
+    struct rv_worker *w = iw && iw->io == io ? iw->by : NULL;
     if (token)
         rv_wait_fire(io->sched, w, token, RV_WOKEN, UINT32_MAX);
 }
@@ -342,11 +342,13 @@ _Noreturn void rv_lease_misused(const struct reeve_buf *buf, const char *call)
 
 int reeve_buf_borrow(struct reeve_buf **ret_buf, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_buf_borrow");
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_buf_borrow", &was);
     struct rv_lease *l = NULL;
     int r = rv_wait_check(iw->io->sched, iw->w->cur);
     if (r == 0)
         r = rv_lease_borrow(&l, rv_deadline(iw->w->cur, deadline));
+    rv_io_exit(was);
     if (r < 0)
         return r;
     *ret_buf = &l->pub;
@@ -359,5 +361,11 @@ void reeve_buf_return(struct reeve_buf *buf)
         return;
     struct rv_lease *l = rv_lease_of(buf, "reeve_buf_return");
     struct rv_worker *w = rv_worker_self();
-    rv_lease_return(w ? rv_io_of(w) : NULL, l);
+    if (!w) {
+        rv_lease_return(NULL, l);
+        return;
+    }
+    uint32_t was = rv_rt_enter(w);
+    rv_lease_return(rv_io_of(w), l);
+    rv_rt_leave(w, was);
 }

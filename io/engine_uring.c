@@ -20,8 +20,9 @@
  * (4) Buffers given back are published once, before the ring is entered.
  * (5) The ring and the eventfd stay open until no thread is left that could wake the worker.
  *
- * Threads: wake and the calls of the system - anyone; start, stop - one, while no worker runs; the
- * rest - the worker's.
+ * Threads: wake, due and the calls of the system - anyone; start, stop - one, while no worker runs;
+ * queue, cancel, provide, collect - the worker's, or the holder of its loan; the rest - the
+ * worker's.
  */
 #include <errno.h>
 #include <sys/eventfd.h>
@@ -43,6 +44,8 @@
 #define GROUP_ID 0
 #define BATCH 64u        /* completions copied out at a time */
 #define PREFETCH_MIN 4u  /* of fewer, what they touch was in use a moment ago */
+#define FETCH_ROUNDS 8u  /* of 20 completions each */
+#define COLLECT_MAX 1024u
 #define READY_ENOUGH 61u /* tasks: a pass runs no more of them, so more completions can wait */
 
 enum { BEHIND_REQUEST = 1, BEHIND_CANCEL = 2 }; /* op->driver_bits; see (1) */
@@ -489,6 +492,38 @@ static void park(struct rv_worker *w, int64_t until)
     enter(iw, stay ? 0 : 1, stay ? RV_RING_NOW : until);
 }
 
+/* ---- the loan, sched/loan.c ------------------------------------------------------------------ */
+
+/* Any thread. */
+static bool due(struct rv_worker *w)
+{
+    struct uring *u = rv_io_of(w)->engine;
+    return rv_ring_is_due(&u->ring);
+}
+
+/* In a signal handler of the worker's thread, which was in nobody's code but the user's. What was
+ * queued before the task began to compute leaves too: the answers to other requests. */
+static void fetch(struct rv_worker *w)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    unsigned rounds = FETCH_ROUNDS;
+    prepare(iw);
+    do {
+        enter(iw, 0, RV_RING_NOW);
+    } while (--rounds > 0 && rv_ring_taskrun(&u->ring));
+}
+
+/* By the holder of the worker's loan. Bounded: the owner may be waiting for its return. */
+static bool collect(struct rv_worker *w)
+{
+    struct rv_io_worker *iw = rv_io_of(w);
+    struct uring *u = iw->engine;
+    uint32_t n = dispatch(iw, COLLECT_MAX);
+    rv_store_relaxed(&iw->n.cqes, u->ring.cqes);
+    return n > 0;
+}
+
 /* ---- waking ---------------------------------------------------------------------------------- */
 
 static void wake(struct rv_worker *target)
@@ -551,4 +586,8 @@ const struct rv_engine rv_engine_uring = {
     .cancel = rv_op_cancel,
     .message = rv_io_message,
     .now = NULL,
+    .due = due,
+    .fetch = fetch,
+    .stand_in = rv_io_stand_in,
+    .collect = collect,
 };

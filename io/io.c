@@ -2,7 +2,8 @@
 /*
  * io.c -- the io state of a runtime: made before its workers run, taken down after.
  *
- * Threads: create, destroy - one, while no worker runs; message, leave, left - the worker.
+ * Threads: create, destroy - one, while no worker runs; leave, left - the worker; message,
+ * stand_in - the worker, or the holder of its loan.
  */
 #include "io/io.h"
 
@@ -61,7 +62,7 @@ static int set_sizes(struct rv_io *io, const struct rv_io_opts *opts)
 static int make_worker(struct rv_io *io, struct rv_worker *w)
 {
     struct rv_io_worker *iw = &io->workers[w->index];
-    iw->w = w;
+    iw->w = iw->by = w;
     iw->io = io;
     iw->driver = io->driver;
     int r = rv_group_init(iw, io->buf_bytes, io->bufs);
@@ -164,6 +165,11 @@ void rv_io_message(struct rv_worker *w, struct rv_msg *m)
     }
 }
 
+void rv_io_stand_in(struct rv_worker *w, struct rv_worker *by)
+{
+    rv_io_of(w)->by = by;
+}
+
 void rv_io_leave(struct rv_io_worker *iw)
 {
     iw->leaving = true;
@@ -185,7 +191,12 @@ _Noreturn void rv_io_outside(const char *call)
 int reeve_close(int fd)
 {
     struct rv_worker *w = rv_worker_self();
-    return rv_fd_close(w ? rv_io_of(w) : NULL, fd, 0);
+    if (!w)
+        return rv_fd_close(NULL, fd, 0);
+    uint32_t was = rv_rt_enter(w);
+    int r = rv_fd_close(rv_io_of(w), fd, 0);
+    rv_rt_leave(w, was);
+    return r;
 }
 
 void rv_io_counters_add(struct rv_io_counters *sum, const struct rv_io_counters *n)

@@ -9,7 +9,8 @@
  *
  * An engine is two tables: struct rv_engine (sched/engine.h) drives a worker, struct rv_io_driver
  * moves ops. Of the first, these entries are common and made here: message = rv_io_message,
- * cancel = rv_op_cancel. Everything that completes goes through rv_op_complete().
+ * cancel = rv_op_cancel, stand_in = rv_io_stand_in. Everything that completes goes through
+ * rv_op_complete().
  */
 #ifndef RV_IO_IO_H
 #define RV_IO_IO_H
@@ -26,6 +27,7 @@
 #include "mem/rv_atomic.h"
 #include "mem/slab.h"
 #include "sched/engine.h"
+#include "sched/loan.h"
 #include "sched/worker.h"
 
 struct rv_io;
@@ -93,7 +95,10 @@ struct rv_io_counters {
 };
 
 struct rv_io_worker {
-    struct rv_worker *w;
+    struct rv_worker *w;            /* whose it is */
+    /* Who acts for it: w itself, or the holder of its loan (sched/loan.c). What is woken goes to
+     * this one, and magazines and clock are this one's: they belong to a thread. */
+    struct rv_worker *by;
     struct rv_io *io;
     const struct rv_io_driver *driver;
     void *engine;                   /* the driver's */
@@ -136,6 +141,9 @@ void rv_io_destroy(struct rv_io *io);
 /* struct rv_engine's message, for all engines. */
 void rv_io_message(struct rv_worker *w, struct rv_msg *m);
 
+/* struct rv_engine's stand_in, for all engines. */
+void rv_io_stand_in(struct rv_worker *w, struct rv_worker *by);
+
 /* The first half of an engine's detach, on the worker's thread: nothing is armed again from now on.
  * The engine then cancels and completes until iw->inflight is 0, and calls the second half. */
 void rv_io_leave(struct rv_io_worker *iw);
@@ -163,6 +171,19 @@ static inline struct rv_io_worker *rv_io_in_task(const char *call)
 static inline struct rv_io_worker *rv_io_self(void)
 {
     return rv_io_of(rv_worker_self());
+}
+
+/* The frame of every call of a task that comes to this layer: from enter to exit the worker's state
+ * is not lent to anybody. *ret_was is for exit, which may be on another worker. */
+static inline struct rv_io_worker *rv_io_enter(const char *call, uint32_t *ret_was)
+{
+    struct rv_io_worker *iw = rv_io_in_task(call);
+    *ret_was = rv_rt_enter(iw->w);
+    return iw;
+}
+static inline void rv_io_exit(uint32_t was)
+{
+    rv_rt_leave(rv_worker_self(), was);
 }
 
 #endif

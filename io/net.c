@@ -16,7 +16,8 @@
  * (2) The accept is made again by take alone. A task that does not take does not accept, but for
  *     what a multishot in flight brings until it is cancelled, at WAITING_MAX.
  *
- * Threads: listen - anyone; accept, dial, start, take, stop - a task; complete - the op's worker.
+ * Threads: listen - anyone; accept, dial, start, take, stop - a task; complete - the op's worker,
+ * or the holder of its loan.
  */
 #include "io/net.h"
 
@@ -66,15 +67,14 @@ static int set_up_listener(const struct rv_io_driver *driver, int fd,
     return r;
 }
 
-int reeve_listen(const char *addr, int backlog)
+/* iw NULL: a foreign thread. */
+static int listen_on(struct rv_io_worker *iw, const char *addr, int backlog)
 {
     struct sockaddr_storage to;
     socklen_t len;
     int r = rv_addr_parse(addr, true, &to, &len);
     if (r < 0)
         return r;
-    struct rv_worker *w = rv_worker_self();
-    struct rv_io_worker *iw = w ? rv_io_of(w) : NULL;
     const struct rv_io_driver *driver = iw ? iw->driver : &rv_io_driver_uring;
     int fd = driver->socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -86,6 +86,17 @@ int reeve_listen(const char *addr, int backlog)
         return fd;
     driver->close(fd);
     return r;
+}
+
+int reeve_listen(const char *addr, int backlog)
+{
+    struct rv_worker *w = rv_worker_self();
+    if (!w)
+        return listen_on(NULL, addr, backlog);
+    uint32_t was = rv_rt_enter(w);
+    int fd = listen_on(rv_io_of(w), addr, backlog);
+    rv_rt_leave(w, was);
+    return fd;
 }
 
 /* ---- accepting, one at a time ---------------------------------------------------------------- */
@@ -133,9 +144,8 @@ static int adopt(struct rv_io_worker *iw, int listener, int fd)
     return r;
 }
 
-int reeve_accept(int fd, reeve_time deadline)
+static int accept_one(struct rv_io_worker *iw, int fd, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_accept");
     struct rv_sched *s = iw->io->sched;
     struct rv_task *t = iw->w->cur;
     if (fd < 0)
@@ -156,11 +166,19 @@ int reeve_accept(int fd, reeve_time deadline)
     }
 }
 
+int reeve_accept(int fd, reeve_time deadline)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_accept", &was);
+    int r = accept_one(iw, fd, deadline);
+    rv_io_exit(was);
+    return r;
+}
+
 /* ---- dialling -------------------------------------------------------------------------------- */
 
-int reeve_dial(const char *addr, reeve_time deadline)
+static int dial(struct rv_io_worker *iw, const char *addr, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_dial");
     struct sockaddr_storage to;
     socklen_t len;
     uint32_t gen;
@@ -189,6 +207,15 @@ int reeve_dial(const char *addr, reeve_time deadline)
     if (r >= 0)
         return fd;
     rv_fd_close(rv_io_self(), fd, gen);
+    return r;
+}
+
+int reeve_dial(const char *addr, reeve_time deadline)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
+    int r = dial(iw, addr, deadline);
+    rv_io_exit(was);
     return r;
 }
 
@@ -230,7 +257,7 @@ static void note_error(struct rv_io_worker *iw, struct rv_acceptor *a, int32_t e
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
-        a->resume_at = rv_worker_now(iw->w) + PAUSE_NS;
+        a->resume_at = rv_worker_now(iw->by) + PAUSE_NS;
         rv_count(&iw->n.accept_pauses, 1);
         break;
     case ECANCELED:
@@ -269,7 +296,7 @@ void rv_acceptor_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res
     if (last)
         rv_op_release(iw, op);
     if (token)
-        rv_wait_fire(iw->io->sched, iw->w, token, RV_WOKEN, UINT32_MAX);
+        rv_wait_fire(iw->io->sched, iw->by, token, RV_WOKEN, UINT32_MAX);
 }
 
 /* Makes the accept. Under the lock; the op is queued by the caller, afterwards. */
@@ -321,9 +348,8 @@ static int await_news(struct rv_io_worker *iw, struct rv_acceptor *a, uint32_t r
     return why == RV_TIMED_OUT && !pausing ? -ETIMEDOUT : 0;
 }
 
-int rv_acceptor_take(struct rv_acceptor *a, uint32_t room, reeve_time deadline)
+static int take(struct rv_io_worker *iw, struct rv_acceptor *a, uint32_t room, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("rv_acceptor_take");
     struct rv_sched *s = iw->io->sched;
     struct rv_task *t = iw->w->cur;
     int64_t until = rv_deadline(t, deadline);
@@ -343,6 +369,15 @@ int rv_acceptor_take(struct rv_acceptor *a, uint32_t room, reeve_time deadline)
     return r;
 }
 
+int rv_acceptor_take(struct rv_acceptor *a, uint32_t room, reeve_time deadline)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("rv_acceptor_take", &was);
+    int r = take(iw, a, room, deadline);
+    rv_io_exit(was);
+    return r;
+}
+
 /* The accept in flight, and the task waits for its end; 0: there is none. */
 static uint64_t await_end(struct rv_io_worker *iw, struct rv_acceptor *a)
 {
@@ -356,7 +391,8 @@ static uint64_t await_end(struct rv_io_worker *iw, struct rv_acceptor *a)
 
 void rv_acceptor_stop(struct rv_acceptor *a)
 {
-    struct rv_io_worker *iw = rv_io_in_task("rv_acceptor_stop");
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("rv_acceptor_stop", &was);
     struct rv_sched *s = iw->io->sched;
     struct rv_task *t = iw->w->cur;
     bool masked = rv_load_relaxed(&t->ctl) & RV_CTL_MASKED;
@@ -373,4 +409,5 @@ void rv_acceptor_stop(struct rv_acceptor *a)
     int fd;
     while ((fd = unlist(a)) >= 0)
         rv_fd_close(iw, fd, 0);
+    rv_io_exit(was);
 }

@@ -19,7 +19,8 @@
  * (4) A cancelled op still completes, and what it came to counts: data that was read is returned,
  *     a connection that was accepted is handed over.
  *
- * Threads: take, queue, complete - the op's worker; release - any worker; cancel - anyone.
+ * Threads: take, queue, complete - the op's worker, or the holder of its loan; release - any
+ * worker; cancel - anyone.
  */
 #include "io/op.h"
 
@@ -49,7 +50,7 @@ struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_
                          int fd)
 {
     struct rv_io *io = iw->io;
-    uint32_t index = rv_slab_take(&io->ops, &iw->w->local.op_mag);
+    uint32_t index = rv_slab_take(&io->ops, &iw->by->local.op_mag);
     if (__builtin_expect(index == RV_NIL, 0))
         return NULL;
     struct rv_op *op = rv_slab_at(&io->ops, index);
@@ -82,7 +83,7 @@ void rv_op_release(struct rv_io_worker *iw, struct rv_op *op)
     uint32_t gen = rv_load_relaxed(&op->gen) + 1;
     rv_store_relaxed(&op->state, (uint8_t)RV_OPS_FREE);
     rv_store_relaxed(&op->gen, gen ? gen : 1);
-    rv_slab_give(&iw->io->ops, &iw->w->local.op_mag, (uint32_t)op->id >> INDEX_SHIFT);
+    rv_slab_give(&iw->io->ops, &iw->by->local.op_mag, (uint32_t)op->id >> INDEX_SHIFT);
 }
 
 void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op)
@@ -124,7 +125,7 @@ static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t sta
     op->res = nothing && state == RV_OPS_CANCELLING ? -ECANCELED : res;
     /* Releases the result to the task, which acquires it when it runs again; it owns the op then.
      * */
-    rv_wait_fire(iw->io->sched, iw->w, op->token, RV_WOKEN, UINT32_MAX);
+    rv_wait_fire(iw->io->sched, iw->by, op->token, RV_WOKEN, UINT32_MAX);
 }
 
 /* The first pass has submitted what was queued before the nudge, the second has dispatched it. */
@@ -136,7 +137,7 @@ static void complete_nudge(struct rv_io_worker *iw, struct rv_op *op)
     }
     uint64_t token = op->token;
     rv_op_release(iw, op);
-    rv_wait_fire(iw->io->sched, iw->w, token, RV_TIMED_OUT, UINT32_MAX);
+    rv_wait_fire(iw->io->sched, iw->by, token, RV_TIMED_OUT, UINT32_MAX);
 }
 
 /* The fd in a stream's id. */

@@ -11,9 +11,9 @@
  *
  * Threads: a ring has one owner, the thread that called rv_ring_enable(). Everything here is the
  * owner's, but for these: init by anyone, who may register things until the ring is enabled;
- * rv_ring_taskrun() and rv_ring_overflowed() by anyone; rv_ring_msg() by anyone, to any ring;
- * has_cqe and peek also by a thread that the owner lends the ring to (then the lending must
- * synchronise).
+ * rv_ring_taskrun(), rv_ring_overflowed() and rv_ring_is_due() by anyone; rv_ring_msg() by anyone,
+ * to any ring; rv_ring_sqe(), has_cqe and peek also by a thread that the owner lends the ring to
+ * (then the lending must synchronise): all but entering.
  */
 #ifndef RV_IO_RING_H
 #define RV_IO_RING_H
@@ -131,7 +131,8 @@ static inline struct io_uring_sqe *rv_ring_sqe(struct rv_ring *r)
 {
     if (rv_ring_unsubmitted(r) == r->sq_entries)
         return NULL;
-    struct io_uring_sqe *sqe = &r->sq_slots[r->sq_tail++ & r->sq_mask];
+    struct io_uring_sqe *sqe = &r->sq_slots[r->sq_tail & r->sq_mask];
+    __atomic_store_n(&r->sq_tail, r->sq_tail + 1, __ATOMIC_RELAXED); /* for rv_ring_is_due() */
     memset(sqe, 0, sizeof *sqe);
     return sqe;
 }
@@ -140,8 +141,8 @@ static inline struct io_uring_sqe *rv_ring_sqe(struct rv_ring *r)
  * min_complete if that is more), and, when min_complete is not 0, waits until so many are in the
  * CQ, a signal, or `until` (absolute CLOCK_MONOTONIC ns, RV_RING_FOREVER, or RV_RING_NOW and
  * anything else <= 0: no wait, whatever min_complete says). With RV_RING_NO_SUBMIT SQEs stay where
- * they are; such a call is async-signal-safe, on the owner's thread, while the owner is not itself
- * in a function of this file.
+ * they are. Without a wait it is async-signal-safe, on the owner's thread, while the owner is not
+ * itself in a function of this file.
  *
  * >= 0: so many SQEs were taken; a timeout and a signal are no errors: look at the CQ. -EAGAIN,
  * -EBUSY: out of memory or too much in flight: SQEs may be left over; reap, then call again.
@@ -177,6 +178,15 @@ static inline bool rv_ring_taskrun(const struct rv_ring *r)
 static inline bool rv_ring_overflowed(const struct rv_ring *r)
 {
     return rv_ring_load(r->k_sq_flags) & IORING_SQ_CQ_OVERFLOW;
+}
+
+/* Whether an enter, or a peek, by its owner would bring about anything: requests to submit,
+ * completions to make or to reap. A hint, for who sees that the owner does neither. Any thread. */
+static inline bool rv_ring_is_due(const struct rv_ring *r)
+{
+    return rv_ring_load(r->k_sq_flags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW) ||
+           rv_ring_load(r->k_cq_tail) != rv_ring_load(r->k_cq_head) ||
+           rv_ring_load(r->k_sq_head) != __atomic_load_n(&r->sq_tail, __ATOMIC_RELAXED);
 }
 
 /* Moves up to max completions to out and says how many. They are copied and the head is advanced

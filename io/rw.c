@@ -111,9 +111,8 @@ static struct rv_fd *lock_stream(int fd, uint64_t *ret_word)
     return NULL;
 }
 
-ssize_t reeve_read(int fd, void *buf, size_t len, reeve_time deadline)
+static ssize_t read_any(struct rv_io_worker *iw, int fd, void *buf, size_t len, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_read");
     uint64_t word;
     int r = rv_wait_check(iw->io->sched, iw->w->cur);
     if (r < 0 || len == 0)
@@ -126,9 +125,18 @@ ssize_t reeve_read(int fd, void *buf, size_t len, reeve_time deadline)
     return read_once(iw, RV_OP_READ, fd, deadline, buf, len);
 }
 
-ssize_t reeve_buf_recv(int fd, struct reeve_buf **ret_buf, reeve_time deadline)
+ssize_t reeve_read(int fd, void *buf, size_t len, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_buf_recv");
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_read", &was);
+    ssize_t n = read_any(iw, fd, buf, len, deadline);
+    rv_io_exit(was);
+    return n;
+}
+
+static ssize_t recv_lease(struct rv_io_worker *iw, int fd, struct reeve_buf **ret_buf,
+                          reeve_time deadline)
+{
     uint64_t word;
     int r = rv_wait_check(iw->io->sched, iw->w->cur);
     if (r < 0)
@@ -140,6 +148,15 @@ ssize_t reeve_buf_recv(int fd, struct reeve_buf **ret_buf, reeve_time deadline)
     ssize_t n = f ? rv_stream_take(iw, f, word, deadline, &l) : read_lease(iw, fd, deadline, &l);
     if (n > 0)
         *ret_buf = &l->pub;
+    return n;
+}
+
+ssize_t reeve_buf_recv(int fd, struct reeve_buf **ret_buf, reeve_time deadline)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_buf_recv", &was);
+    ssize_t n = recv_lease(iw, fd, ret_buf, deadline);
+    rv_io_exit(was);
     return n;
 }
 
@@ -182,7 +199,7 @@ static uint64_t end_wait(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word
     struct rv_sched *s = first->sched;
     word = unqueue_turn(f, word, first);
     first->result = result;
-    rv_wait_fire(s, iw && iw->w->sched == s ? iw->w : NULL, first->token, RV_WOKEN, UINT32_MAX);
+    rv_wait_fire(s, iw && iw->w->sched == s ? iw->by : NULL, first->token, RV_WOKEN, UINT32_MAX);
     return word;
 }
 
@@ -373,16 +390,19 @@ static ssize_t send_all(struct rv_io_worker *iw, int fd, reeve_time deadline, co
 
 ssize_t reeve_write(int fd, const void *buf, size_t len, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_write");
-    int r = rv_wait_check(iw->io->sched, iw->w->cur);
-    if (r < 0 || len == 0)
-        return r;
-    return fd < 0 ? -EBADF : send_all(iw, fd, deadline, buf, len);
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_write", &was);
+    ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
+    if (n == 0 && len > 0)
+        n = fd < 0 ? -EBADF : send_all(iw, fd, deadline, buf, len);
+    rv_io_exit(was);
+    return n;
 }
 
 ssize_t reeve_buf_send(int fd, struct reeve_buf *buf, reeve_time deadline)
 {
-    struct rv_io_worker *iw = rv_io_in_task("reeve_buf_send");
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_buf_send", &was);
     struct rv_lease *l = rv_lease_of(buf, "reeve_buf_send");
     if (buf->data < l->mem || buf->len > buf->cap ||
         (size_t)(buf->data - l->mem) > buf->cap - buf->len)
@@ -395,5 +415,6 @@ ssize_t reeve_buf_send(int fd, struct reeve_buf *buf, reeve_time deadline)
         iw = rv_io_self();
     }
     rv_lease_return(iw, l);
+    rv_rt_leave(iw->w, was);
     return n;
 }

@@ -27,8 +27,8 @@ static void tell_worker(struct rv_sim *sim, const struct rv_sim_worker *sw)
     struct rv_worker *w = sw->w;
     tell(sim,
          "worker %u: %s, until %lld, woken %d, frozen %d; queued %u (ready %x, shown %x), "
-         "inbox %s; completions %u, requests %u; buffers: %u with the kernel, %u free by its own count, of "
-         "%u; streams that starve: %s",
+         "inbox %s; completions %u, requests %u; buffers: %u with the kernel, %u free by its own "
+         "count, of %u; streams that starve: %s",
          w->index, sw->ended ? "ended" : sw->parked ? "parked" : "running",
          sw->until == INT64_MAX ? -1LL : (long long)sw->until, sw->woken, sw->frozen > sim->turns,
          rv_queued(w), w->ready, rv_load_relaxed(&w->shown),

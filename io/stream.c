@@ -35,7 +35,8 @@
  * (7) A starving stream is in its worker's list, and RV_FD_STARVED says so: whoever waits for its
  *     data then looks again after a while, and asks for relief.
  *
- * Threads: take, copy, detach - anyone, under the lock; all else - the home worker.
+ * Threads: take, copy, detach - anyone, under the lock; all else - the home worker, or the holder
+ * of its loan.
  */
 #include "io/stream.h"
 
@@ -110,7 +111,7 @@ void rv_stream_wake(struct rv_io_worker *iw, const struct rv_reader *r)
 {
     if (!r->sched)
         return;
-    struct rv_worker *w = iw && iw->w->sched == r->sched ? iw->w : NULL;
+    struct rv_worker *w = iw && iw->w->sched == r->sched ? iw->by : NULL;
     rv_wait_fire(r->sched, w, r->token, RV_WOKEN, UINT32_MAX);
 }
 
@@ -141,7 +142,7 @@ static void starve(struct rv_io_worker *iw, struct rv_op *op)
     }
     rv_fd_unlock(f, word);
     if (told.sched)
-        rv_wait_fire(told.sched, told.sched == iw->w->sched ? iw->w : NULL, told.token,
+        rv_wait_fire(told.sched, told.sched == iw->w->sched ? iw->by : NULL, told.token,
                      RV_TIMED_OUT, UINT32_MAX);
 }
 
@@ -264,7 +265,7 @@ static void nudge(struct rv_io_worker *iw, uint64_t token)
 {
     struct rv_op *op = rv_op_take(iw, RV_OPK_NUDGE, RV_OP_NOP, -1);
     if (!op) {
-        rv_wait_fire(iw->io->sched, iw->w, token, RV_TIMED_OUT, UINT32_MAX);
+        rv_wait_fire(iw->io->sched, iw->by, token, RV_TIMED_OUT, UINT32_MAX);
         return;
     }
     op->token = token;
@@ -564,15 +565,16 @@ static int park_reader(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
         int64_t look_at = starved ? rv_worker_now(iw->w) + PATIENCE_NS : RV_NEVER;
         r->token = rv_wait_arm(r->sched, t, 0);
         rv_store_relaxed(&f->token, r->token);
-        if (once && rv_load_relaxed(&f->stream->iw)->io == iw->io)
+        struct rv_io_worker *lives = rv_load_relaxed(&f->stream->iw);
+        struct rv_worker *home = lives->io == iw->io ? lives->w : iw->w;
+        if (once && lives->io == iw->io)
             request(iw, f, RV_STREAM_NUDGE, &q);
         else if (once) /* the stream lives in another runtime, which fires no wait of ours */
             look_at = until;
-        rv_fd_unlock(f, word);
+        rv_fd_unlock(f, word); /* from here on the stream may go */
         if (__builtin_expect(q.here || q.there, 0))
             perform(iw, &q);
         int64_t wake_at = once || look_at < until ? look_at : until;
-        struct rv_worker *home = rv_load_relaxed(&f->stream->iw)->w;
         bool urgent = rv_urgent_begin(home, t);
         int why = rv_wait_park(iw->w, t, wake_at);
         rv_urgent_end(home, urgent);

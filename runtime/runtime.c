@@ -12,7 +12,10 @@
  *     a task outside the work, sleeps until the deadline and cancels then; the end of the work
  *     wakes it.
  * (2) Threads of ours block all signals that are not about their own faults: a signal belongs to
- *     the host's threads. SIGPIPE with them: a broken pipe is an -EPIPE.
+ *     the host's threads. SIGPIPE with them: a broken pipe is an -EPIPE. The one that rescue and
+ *     watchdog use is ours.
+ * (3) That signal is given back when nobody is left who could send it, and the thread that was lent
+ *     to us has eaten what was under way to it.
  *
  * Threads: make, free, start, join - one; the rest - any.
  */
@@ -20,15 +23,19 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mem/alloc.h"
 #include "mem/die.h"
 #include "mem/fault.h"
+#include "mem/thread.h"
+#include "sched/cpus.h"
+#include "sched/loan.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
+#include "sched/watchdog.h"
 
 /* The work is done: tells reeve_shutdown, and the keeper. Called by whichever thread was last. */
 static void on_done(struct rv_sched *s, struct rv_worker *w)
@@ -42,6 +49,23 @@ static void on_done(struct rv_sched *s, struct rv_worker *w)
     pthread_mutex_unlock(&rt->lock);
     if (keeper)
         rv_wait_fire(s, w, keeper, RV_WOKEN, UINT32_MAX);
+}
+
+/* The signal for rescue and watchdog, where they are wanted. A program that has taken every signal
+ * does without rescue, unless it asked for one; the watchdog is asked for. 0 or -errno. */
+static int take_signal(struct reeve *rt, const struct rv_config *config)
+{
+    struct rv_sched *s = &rt->sched;
+    bool rescue = s->nworkers > 1 && config->rescue_signal >= 0;
+    if (!rescue && config->stall_ns == 0)
+        return 0;
+    int number = rv_signal_take(config->rescue_signal > 0 ? config->rescue_signal : 0);
+    if (number < 0)
+        return config->rescue_signal > 0 || config->stall_ns ? number : 0;
+    s->pid = getpid();
+    s->signal = number;
+    s->rescue_ns = rescue ? config->rescue_ns : 0;
+    return 0;
 }
 
 int rv_runtime_make(struct reeve **ret_rt, const struct rv_config *config)
@@ -64,6 +88,12 @@ int rv_runtime_make(struct reeve **ret_rt, const struct rv_config *config)
     opts.no_guard_install = off.guard_install;
     int r = rv_sched_init(&rt->sched, &opts);
     rt->sched.on_done = on_done;
+    cpu_set_t cpus;
+    rv_cpus_allowed(&cpus);
+    rv_offload_init(&rt->offload, config->offload_max, config->name, config->cpus ? &cpus : NULL);
+    rt->sched.offload = &rt->offload;
+    if (r == 0)
+        r = take_signal(rt, config);
     if (r == 0)
         r = rv_io_create(&rt->io, &rt->sched, &config->io);
     if (r == 0 && (rt->threads = rv_alloc_zero(opts.workers * sizeof *rt->threads)) == NULL)
@@ -78,6 +108,9 @@ int rv_runtime_make(struct reeve **ret_rt, const struct rv_config *config)
 
 void rv_runtime_free(struct reeve *rt)
 {
+    rv_offload_finish(&rt->offload); /* first: what it runs may know of the rest */
+    if (rt->sched.signal)
+        rv_signal_give(rt->sched.signal);
     rv_io_destroy(rt->io);
     rv_sched_finish(&rt->sched);
     rv_free(rt->threads);
@@ -103,7 +136,11 @@ static int attach(struct rv_thread *th)
     struct reeve *rt = th->rt;
     struct rv_worker *w = rt->sched.workers[th->worker];
     rv_worker_bind(w);
-    int r = rt->sched.engine->attach(w);
+    int r = rt->sched.signal ? rv_signal_attach(&th->signals, rt->sched.signal) : 0;
+    if (r == 0)
+        r = rt->sched.engine->attach(w);
+    if (r == 0)
+        rv_loan_attach(w);
     pthread_mutex_lock(&rt->lock);
     th->attached = r < 0 ? r : 1;
     pthread_cond_broadcast(&rt->changed);
@@ -113,12 +150,13 @@ static int attach(struct rv_thread *th)
     return r;
 }
 
-/* Works until the runtime stops, and lets the thread go. */
+/* Works until the runtime stops, and lets the thread go; it can still be sent signals. */
 static void drive(struct rv_thread *th)
 {
     struct rv_sched *s = &th->rt->sched;
     struct rv_worker *w = s->workers[th->worker];
     rv_worker_run(w);
+    rv_loan_detach(w);
     s->engine->detach(w);
     rv_worker_unbind(w);
 }
@@ -130,6 +168,7 @@ static void *thread_main(void *arg)
     pin(th->cpu);
     if (attach(th) == 0)
         drive(th);
+    rv_signal_detach(&th->signals); /* a stray one finds it blocked, as it was born */
     return NULL;
 }
 
@@ -137,17 +176,9 @@ static int start_thread(struct rv_thread *th)
 {
     if (RV_FAULT("thread.create"))
         return -EAGAIN;
-    sigset_t faults, all, was;
-    sigemptyset(&faults);
-    static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGPROF };
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        sigdelset(&all, own[i]);
-    pthread_sigmask(SIG_SETMASK, &all, &was); /* inherited; see (2) */
-    int r = pthread_create(&th->thread, NULL, thread_main, th);
-    pthread_sigmask(SIG_SETMASK, &was, NULL);
+    int r = rv_thread_start(&th->thread, thread_main, th); /* see (2) */
     th->started = r == 0;
-    return -r;
+    return r;
 }
 
 static int wait_attached(struct reeve *rt, uint32_t first)
@@ -167,6 +198,8 @@ static int wait_attached(struct reeve *rt, uint32_t first)
 int rv_runtime_start(struct reeve *rt, const struct rv_config *config, uint32_t first)
 {
     int r = 0;
+    if (config->stall_ns)
+        r = rv_watchdog_start(&rt->sched, config->stall_ns, config->on_stall, config->stall_ctx);
     for (uint32_t i = 0; i < rt->sched.nworkers; i++) {
         struct rv_thread *th = &rt->threads[i];
         th->rt = rt;
@@ -193,6 +226,7 @@ void rv_runtime_join(struct reeve *rt)
             pthread_join(rt->threads[i].thread, NULL);
         rt->threads[i].started = false;
     }
+    rv_watchdog_stop(&rt->sched);
 }
 
 void rv_runtime_close(struct reeve *rt)
@@ -263,6 +297,7 @@ static int run_as_worker_0(struct reeve *rt, struct root *root)
     if (attached)
         drive(th);
     rv_runtime_join(rt);
+    rv_signal_detach(&th->signals); /* (3) */
     return r < 0 ? r : rt->root_result;
 }
 

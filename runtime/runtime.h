@@ -9,7 +9,9 @@
 #include <pthread.h>
 
 #include "io/io.h"
+#include "sched/offload.h"
 #include "sched/sched.h"
+#include "sched/signal.h"
 
 /* The options, checked, with every default filled in. */
 struct rv_config {
@@ -17,12 +19,16 @@ struct rv_config {
     struct rv_io_opts io;
     const char *name;
     const int *cpus;
+    uint32_t offload_max; /* 0: no pool */
+    int rescue_signal; /* -1: none */
+    int64_t rescue_ns;
+    int64_t stall_ns;  /* 0: no watchdog */
+    void (*on_stall)(void *ctx, const struct reeve_stall *stall);
+    void *stall_ctx;
 };
 
 /* 0, -EINVAL, -ENOTSUP. */
 int rv_config_fill(struct rv_config *ret_config, const struct reeve_opts *opts);
-/* The CPUs that this process may use, by affinity and cgroup quota; at least 1. */
-unsigned rv_cpus_usable(void);
 
 struct rv_thread {
     pthread_t thread;
@@ -31,6 +37,7 @@ struct rv_thread {
     int cpu;      /* -1: anywhere */
     int attached; /* 1: its engine is attached; < 0: why not; 0: not known yet */
     bool started;
+    struct rv_signal_thread signals;
     char name[16];
     RV_ATOMIC(uint32_t) conns; /* that servers have placed on this worker */
 };
@@ -41,6 +48,7 @@ struct reeve {
     struct rv_sched sched; /* first: a scheduler's runtime is found by a cast */
     struct rv_io *io;
     struct rv_thread *threads;
+    struct rv_offload offload;
     bool borrowed; /* worker 0 is the caller's thread */
     int root_result;
 

@@ -34,6 +34,7 @@
 #include "io/net.h"
 #include "mem/die.h"
 #include "runtime/runtime.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
@@ -139,7 +140,14 @@ static void start_conn(struct rv_server *sv, int fd)
     struct conn c = { .sv = sv, .fd = fd, .gen = gen, .worker = place(sv, w) };
     struct rv_task *t;
     _Static_assert(sizeof c <= RV_COPY_INLINE, "a connection costs no allocation");
-    int r = rv_task_make(s, w, sv->scope,
+    unsigned class = rv_cls(w->cur) - 1;
+    int r = rv_admit(s, class, w->now);
+    if (r < 0) {
+        rv_add_relaxed(&sv->rt->shed, (uint64_t)1);
+        reeve_close(fd);
+        return;
+    }
+    r = rv_task_make(s, w, sv->scope,
                          &(struct reeve_spawn){ .fn = run_conn,
                                                 .arg = &c,
                                                 .copy = sizeof c,
@@ -147,10 +155,14 @@ static void start_conn(struct rv_server *sv, int fd)
                                                 .name = "connection" },
                          false, &t);
     if (r < 0) {
+        if (s->admission)
+            rv_admit_started(s, class);
         rv_add_relaxed(&sv->rt->shed, (uint64_t)1);
         reeve_close(fd);
         return;
     }
+    if (s->admission)
+        t->flags |= RV_TF_POSTED;
     t->deadline = 0; /* the server's own deadline ends accepting, not the connections */
     rv_count(&w->n.spawned, 1);
     if (sv->how->idle_ns)
@@ -278,10 +290,12 @@ static bool drain(struct rv_server *sv)
     struct rv_worker *w = rv_worker_self();
     struct rv_task *cur = w->cur;
     int64_t ns = sv->how->drain_ns ? sv->how->drain_ns : DRAIN_NS;
+    uint32_t mark = rv_rt_enter(w);
     rv_lock_acquire(&sv->lock);
     for (struct conn *c = sv->conns; c; c = c->next)
         rv_fd_drain(w->io, c->fd, c->gen);
     rv_lock_release(&sv->lock);
+    rv_rt_leave(w, mark);
 
     bool was = rv_load_relaxed(&cur->ctl) & RV_CTL_MASKED;
     bool clean = rv_scope_close(sv->scope);

@@ -18,6 +18,7 @@
  * Threads: anyone.
  */
 #include "mem/die.h"
+#include "sched/loan.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
 
@@ -44,9 +45,8 @@ static uint32_t flag_kids(struct rv_sched *s, struct rv_task *scope, uint32_t ge
     return list;
 }
 
-void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen)
+static void cancel_below(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen)
 {
-    struct rv_worker *self = rv_worker_self(), *w = self && self->sched == s ? self : NULL;
     uint32_t list = flag_kids(s, t, gen, RV_NIL);
     while (list != RV_NIL) {
         struct rv_task *kid = rv_task_at(s, list);
@@ -57,6 +57,16 @@ void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen)
     }
 }
 
+/* A kick may come to an op on this worker's ring. */
+void rv_cancel_below(struct rv_sched *s, struct rv_task *t, uint32_t gen)
+{
+    struct rv_worker *self = rv_worker_self(), *w = self && self->sched == s ? self : NULL;
+    uint32_t was = w ? rv_rt_enter(w) : 0;
+    cancel_below(s, w, t, gen);
+    if (w)
+        rv_rt_leave(w, was);
+}
+
 void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t gen)
 {
     uint64_t ctl = rv_load_relaxed(&t->ctl);
@@ -64,6 +74,9 @@ void rv_cancel(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint3
         if ((uint32_t)(ctl >> 32) != gen || ctl & RV_CTL_CANCELLED)
             return;
     } while (!rv_cas(&t->ctl, &ctl, ctl | RV_CTL_CANCELLED));
+    uint32_t was = w ? rv_rt_enter(w) : 0;
     rv_wait_kick(s, w, t);
+    if (w)
+        rv_rt_leave(w, was);
     rv_cancel_below(s, t, gen);
 }

@@ -23,6 +23,7 @@
 
 #include "mem/die.h"
 #include "sched/context.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
@@ -55,14 +56,17 @@ RV_ALWAYS void after_switch(struct rv_worker *w)
     }
 }
 
-/* Switches stacks. Returns when the left one is resumed, maybe on another worker. */
-RV_ALWAYS void switch_to(struct rv_worker *w, struct rv_stack *to)
+/* Switches stacks. Returns when the left one is resumed, on the worker that it returns. */
+RV_ALWAYS struct rv_worker *switch_to(struct rv_worker *w, struct rv_stack *to)
 {
     struct rv_stack *from = w->on;
     RV_ASSERT(from != to);
+    RV_ASSERT(rv_load_relaxed(&w->loan.in_rt));
     w->on = to;
     rv_switch(from, to);
-    after_switch(rv_worker_self());
+    w = rv_worker_self();
+    after_switch(w);
+    return w;
 }
 
 /* The stack of a unit has nothing more to run: on with a fresh task, or away from it. */
@@ -96,7 +100,9 @@ static void unit_main(void)
         struct rv_task *t = w->start;
         RV_ASSERT(t != NULL);
         w->start = NULL;
+        rv_rt_leave(w, 0);
         rv_task_run(&w, t, false);
+        rv_rt_begin(w);
         unit_next(w);
     }
 }
@@ -115,28 +121,27 @@ static struct rv_stack *unit_stack(struct rv_worker *w, uint8_t class)
     return st;
 }
 
-RV_ALWAYS bool enter(struct rv_worker *w, struct rv_task *t, bool fresh)
+/* The worker on which the caller runs again; NULL: there is no stack to be had for it. */
+RV_ALWAYS struct rv_worker *enter(struct rv_worker *w, struct rv_task *t, bool fresh)
 {
     if (!fresh) {
         w->cur = t;
-        switch_to(w, rv_load_relaxed(&t->run.stack));
-        return true;
+        return switch_to(w, rv_load_relaxed(&t->run.stack));
     }
     struct rv_stack *st = unit_stack(w, rv_stack_class_of(t));
     if (st == NULL)
-        return false;
+        return NULL;
     w->cur = NULL;
     w->start = t;
-    switch_to(w, st);
-    return true;
+    return switch_to(w, st);
 }
 
 bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
 {
-    return enter(w, t, fresh);
+    return enter(w, t, fresh) != NULL;
 }
 
-void rv_suspend(struct rv_worker *w, enum rv_hook hook)
+struct rv_worker *rv_suspend(struct rv_worker *w, enum rv_hook hook)
 {
     struct rv_task *t = w->cur;
     bool fresh = false;
@@ -145,14 +150,15 @@ void rv_suspend(struct rv_worker *w, enum rv_hook hook)
     w->hook_task = t;
     rv_store_relaxed(&t->run.stack, w->on);
     rv_store_relaxed(&t->depth, rv_depth(w->on, __builtin_frame_address(0)));
-    if (next && enter(w, next, fresh))
-        return;
+    struct rv_worker *on;
+    if (next && (on = enter(w, next, fresh)) != NULL)
+        return on;
     w->cur = NULL;
     w->start = next; /* none to be had: the scheduler's context skips it */
-    switch_to(w, &w->thread_stack);
+    return switch_to(w, &w->thread_stack);
 }
 
-void rv_yield(struct rv_worker *w)
+static struct rv_worker *yield(struct rv_worker *w)
 {
     struct rv_task *t = w->cur;
     bool fresh = false;
@@ -163,17 +169,27 @@ void rv_yield(struct rv_worker *w)
         if (next == NULL) { /* nobody else: a pick of itself */
             w->budget--;
             rv_count(&w->n.picks, 1);
-            return;
+            return w;
         }
     }
     w->hook = RV_HOOK_YIELD;
     w->hook_task = t;
     rv_store_relaxed(&t->depth, rv_depth(w->on, __builtin_frame_address(0)));
-    if (next && enter(w, next, fresh))
-        return;
+    struct rv_worker *on;
+    if (next && (on = enter(w, next, fresh)) != NULL)
+        return on;
     w->cur = NULL;
     w->start = next;
-    switch_to(w, &w->thread_stack);
+    return switch_to(w, &w->thread_stack);
+}
+
+struct rv_worker *rv_yield(struct rv_worker *w)
+{
+    RV_ASSERT(!rv_load_relaxed(&w->loan.in_rt));
+    rv_rt_begin(w);
+    w = yield(w);
+    rv_rt_leave(w, 0);
+    return w;
 }
 
 void rv_dispatch_finish(struct rv_worker *w)

@@ -3,8 +3,8 @@
  * engine.h -- the seam between the scheduler and whatever makes waiting possible.
  *
  * The scheduler declares this table and never defines one: io/ has the io_uring engine and the
- * simulated one. All calls but wake and cancel are made by the worker itself, on the thread that
- * drives it.
+ * simulated one. All calls but wake, cancel and those of the loan are made by the worker itself, on
+ * the thread that drives it.
  */
 #ifndef RV_SCHED_ENGINE_H
 #define RV_SCHED_ENGINE_H
@@ -41,6 +41,15 @@ struct rv_engine {
     void (*cancel)(struct rv_sched *s, struct rv_worker *self, uint64_t op);
     /* A message of an io kind (>= RV_MSG_IO) from this worker's inbox. */
     void (*message)(struct rv_worker *w, struct rv_msg *m);
+    /* For the loan of a worker that is stuck in a task's code, see loan.c; NULL where there is no
+     * such thing. due: whether a visit to its engine would bring anything; any thread. fetch:
+     * submits, and makes completions exist, in a signal handler on the worker's thread. By the
+     * holder of the loan: stand_in says who acts for the worker from now on, collect dispatches
+     * what there is, without entering the engine. */
+    bool (*due)(struct rv_worker *w);
+    void (*fetch)(struct rv_worker *w);
+    void (*stand_in)(struct rv_worker *w, struct rv_worker *by);
+    bool (*collect)(struct rv_worker *w);
     /* Absolute monotonic ns; NULL: the real clock. */
     int64_t (*now)(struct rv_sched *s);
 };

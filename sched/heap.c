@@ -21,7 +21,7 @@
 #include "sched/ready.h"
 #include "sched/scope.h"
 
-enum { STALE_MIN = 64, SHARE_MAX = 64 };
+enum { STALE_MIN = 64, SHARE_MAX = 64, HELD_MAX = 8, HOPE = 2 };
 
 /* How long after it was queued a task without a deadline counts as due. */
 static const int64_t due_after[RV_CLASSES] = {
@@ -64,6 +64,39 @@ void rv_heap_push(struct rv_worker *w, unsigned c, struct rv_task *t, uint64_t e
                l->heap.cap);
 }
 
+/* The earliest that can still be done in time, by how long such tasks take. Under overload the
+ * earliest deadline is the one that is about to be missed: who runs it is late for the next one,
+ * too, and so on. What is passed over stays; it expires, or finds less to do before it. */
+static uint64_t take_hopeful(struct rv_worker *w, struct rv_lane *l)
+{
+    struct rv_timer held[HELD_MAX], e = rv_timers_pop(&l->heap);
+    bool timed = w->sched->pass_tsc != 0; /* else time is not the CPU's */
+    int64_t now = timed ? rv_worker_now(w) : 0;
+    uint32_t n = 0;
+    while (timed && e.at > now && e.at < now + HOPE * l->dated_ns && l->heap.n > 0 &&
+           n < HELD_MAX) {
+        held[n++] = e;
+        e = rv_timers_pop(&l->heap);
+    }
+    while (n > 0)
+        RV_MUST(rv_timers_push(&l->heap, held[--n])); /* it was in there before */
+    if (timed && e.at > now) {
+        w->dated_tsc = rv_tsc();
+        w->dated_lane = l;
+    }
+    return rv_entry_of_heap(e);
+}
+
+void rv_heap_timed(struct rv_worker *w)
+{
+    struct rv_lane *l = w->dated_lane;
+    int64_t ns = (int64_t)((rv_tsc() - w->dated_tsc) * 1000 / w->sched->us_tsc);
+    if (l->dated_ns && ns > 2 * l->dated_ns) /* it was interrupted, or is an exception */
+        ns = 2 * l->dated_ns;
+    l->dated_ns = l->dated_ns ? (7 * l->dated_ns + ns) / 8 : ns;
+    w->dated_tsc = 0;
+}
+
 uint64_t rv_heap_take(struct rv_worker *w, unsigned c)
 {
     struct rv_lane *l = &w->lane[c];
@@ -75,7 +108,7 @@ uint64_t rv_heap_take(struct rv_worker *w, unsigned c)
             return entry;
     if (mine == NULL)
         return 0;
-    entry = rv_entry_of_heap(rv_timers_pop(&l->heap));
+    entry = take_hopeful(w, l);
     show(w, c);
     return entry;
 }

@@ -8,6 +8,9 @@
  * class than NORMAL and for each heap. Lists are linked through the tasks, and a heap has room for
  * all tasks there can be, so nothing here allocates or is full.
  *
+ * A worker takes its share of a list at a time, and queues what it does not run at once in its own
+ * ring, where others can steal it: with many posts the lock is taken for one in a hundred.
+ *
  * Threads: any.
  */
 #include "sched/pick.h"
@@ -122,27 +125,45 @@ void rv_inject_dated(struct rv_sched *s, unsigned c, const struct rv_timer *e, u
     rv_lock_release(&in->lock);
 }
 
-struct rv_msg *rv_injector_take(struct rv_sched *s, unsigned c)
+/* Cuts the first n off the list, which has as many. Under the lock. Since when a watched one among
+ * them waited; 0: none was watched. */
+static int64_t cut(struct rv_injector *in, unsigned c, uint32_t n)
+{
+    struct rv_msg *last = in->of[c].head;
+    int64_t since = watched(in, c, last);
+    for (uint32_t i = 1; i < n; i++) {
+        last = rv_msg_next(last);
+        since |= watched(in, c, last); /* one at most is */
+    }
+    count(in, -(int)n); /* first: who sees the sum finds what it is the sum of, or the lock */
+    in->of[c].head = rv_msg_next(last);
+    last->link.next = NULL;
+    rv_store_relaxed(&in->of[c].len, rv_load_relaxed(&in->of[c].len) - n);
+    if (c != RV_NORMAL)
+        show(in, RV_READY_QUEUES(c), in->of[c].head != NULL);
+    return since;
+}
+
+struct rv_msg *rv_injector_take_share(struct rv_sched *s, unsigned c, uint32_t most)
 {
     struct rv_injector *in = &s->injector;
+    RV_ASSERT(most > 0);
     if (rv_load_relaxed(&in->of[c].len) == 0)
         return NULL;
     rv_lock_acquire(&in->lock);
     struct rv_msg *m = in->of[c].head;
-    int64_t since = 0;
-    if (m) {
-        since = watched(in, c, m);
-        in->of[c].head = rv_msg_next(m);
-        rv_store_relaxed(&in->of[c].len, rv_load_relaxed(&in->of[c].len) - 1);
-        if (c != RV_NORMAL)
-            show(in, RV_READY_QUEUES(c), in->of[c].head != NULL);
-        count(in, -1);
-    }
+    uint32_t share = (rv_load_relaxed(&in->of[c].len) + s->nworkers - 1) / s->nworkers;
+    int64_t since = m ? cut(in, c, share < most ? share : most) : 0;
     rv_lock_release(&in->lock);
     RV_ASSERT(m == NULL || m->kind != 0);
     if (since)
         count_delay(s, c, since);
     return m;
+}
+
+struct rv_msg *rv_injector_take(struct rv_sched *s, unsigned c)
+{
+    return rv_injector_take_share(s, c, 1);
 }
 
 uint64_t rv_injector_take_dated(struct rv_sched *s, unsigned c)
@@ -153,9 +174,9 @@ uint64_t rv_injector_take_dated(struct rv_sched *s, unsigned c)
         return 0;
     rv_lock_acquire(&in->lock);
     if (rv_timers_min(&in->of[c].heap)) {
+        count(in, -1);
         entry = rv_entry_of_heap(rv_timers_pop(&in->of[c].heap));
         heap_changed(in, c);
-        count(in, -1);
     }
     rv_lock_release(&in->lock);
     return entry;

@@ -35,6 +35,7 @@ struct rv_lane {
     uint32_t stale;     /* at most so many entries of the deque were claimed by a joiner */
     uint32_t heap_stale;
     uint32_t heap_run;  /* picks in a row that the heap won */
+    int64_t dated_ns;   /* smoothed run time of what came from the heap */
     int64_t waiting_since; /* when some entry that may still be queued was; 0: unknown */
     struct rv_timers heap; /* at: the deadline; task, seq: the entry's halves */
     struct rv_runq ring;

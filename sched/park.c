@@ -36,6 +36,9 @@
  *     kernel refuses membarrier the producer fences itself.
  * (5) A claim is one compare-and-swap of `parked`, so at most one waker wakes a worker, with one
  *     system call.
+ * (6) Where stuck workers are rescued (loan.c), the sentinel ticks at least every millisecond, and
+ *     resigns only when all others sleep; a worker about to run tasks appoints one if there is
+ *     none.
  *
  * Hence: runnable work waits at most one tick while a worker is parked.
  *
@@ -48,10 +51,12 @@
 #include <unistd.h>
 
 #include "mem/die.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 
 enum { PARKED = 1, CLAIMED_TO_SEARCH = 2, CLAIMED = 3 };
-enum { TICK_US = 200, TICK_MAX_US = 10000, TICK_SHIFT_MAX = 6, WORTH_A_WAKE_US = 50 };
+enum { TICK_US = 200, TICK_MAX_US = 10000, TICK_SHIFT_MAX = 6 };
+enum { RESCUE_TICK_MAX_US = 1000 };
 
 static long membarrier(int cmd)
 {
@@ -99,6 +104,13 @@ void rv_wake_worker(struct rv_sched *s, struct rv_worker *to)
     rv_fence_seqcst(); /* pairs with publish_parked(); see (1) */
     if (claim_parked(s, to, CLAIMED))
         wake(s, to);
+}
+
+void rv_wake_quietly(struct rv_sched *s, struct rv_worker *to)
+{
+    rv_fence_seqcst(); /* pairs with publish_parked(); see loan.c (5) */
+    if (claim_parked(s, to, CLAIMED))
+        s->engine->wake(to);
 }
 
 void rv_send(struct rv_sched *s, struct rv_worker *to, struct rv_msg *m, uint8_t kind)
@@ -183,7 +195,7 @@ void rv_share(struct rv_worker *w)
     uint32_t waiting;
     if (rv_load_relaxed(&s->nparked) == 0 || (waiting = stealable(w)) == 0)
         return;
-    uint64_t worth = WORTH_A_WAKE_US * s->us_tsc;
+    uint64_t worth = s->worth_tsc;
     uint64_t mean = w->mean_tsc ? w->mean_tsc : worth;
     if (waiting * mean > worth)
         rv_wake_one(s);
@@ -252,34 +264,58 @@ void rv_found_work(struct rv_worker *w)
         rv_wake_one(s);
 }
 
+/* For a worker that is not parked yet itself. */
+static bool others_run(struct rv_sched *s)
+{
+    return rv_load_relaxed(&s->nparked) + 1 < s->nworkers;
+}
+
+/* The next tick, and what it is at most. Who looks after stuck workers has to come round often. */
+static int64_t tick_ns(struct rv_worker *w)
+{
+    struct rv_sched *s = w->sched;
+    int64_t most = s->rescue_ns ? RESCUE_TICK_MAX_US : TICK_MAX_US;
+    int64_t us = (int64_t)TICK_US << w->tick_shift;
+    if (w->tick_shift <= TICK_SHIFT_MAX)
+        w->tick_shift++;
+    if (s->rescue_ns && s->rescue_ns < TICK_US * REEVE_US)
+        us = us * s->rescue_ns / (TICK_US * REEVE_US);
+    return (us < most ? us : most) * REEVE_US;
+}
+
+/* Whether a tick that has seen no pick was the last. A worker that is stuck picks nothing either:
+ * who looks after it stays until all others sleep. */
+static bool is_quiet(struct rv_worker *w)
+{
+    return w->sched->rescue_ns ? !others_run(w->sched) : w->tick_shift > TICK_SHIFT_MAX;
+}
+
 /* Decides whether this worker ticks. Returns until when it may sleep for that reason. */
 static int64_t sentinel_until(struct rv_worker *w)
 {
     struct rv_sched *s = w->sched;
     uint32_t none = 0;
     uint64_t picks = picks_elsewhere(w);
-    if (is_sentinel(w)) {
-        if (w->tick_shift > TICK_SHIFT_MAX && picks == w->tick_picks) {
-            resign(w);
+    if (is_sentinel(w) && picks == w->tick_picks && is_quiet(w)) {
+        resign(w);
+        if (s->rescue_ns == 0 || !others_run(s)) /* (6): one may have woken up before that */
             return RV_NEVER;
-        }
-    } else {
-        bool others_run = rv_load_relaxed(&s->nparked) + 1 < s->nworkers;
-        if (!others_run || !rv_cas(&s->sentinel, &none, w->index + 1))
+    }
+    if (!is_sentinel(w)) {
+        if (!others_run(s) || !rv_cas(&s->sentinel, &none, w->index + 1))
             return RV_NEVER;
         w->tick_shift = 0;
     }
     if (picks != w->tick_picks && w->tick_shift > TICK_SHIFT_MAX)
         w->tick_shift = TICK_SHIFT_MAX; /* somebody works: no quiet tick */
     w->tick_picks = picks;
-    int64_t us = (int64_t)TICK_US << w->tick_shift++;
-    return rv_worker_now(w) + (us < TICK_MAX_US ? us : TICK_MAX_US) * REEVE_US;
+    return rv_worker_now(w) + tick_ns(w);
 }
 
 /* Anything that this worker would have to stay up for. */
 static bool rescan(struct rv_worker *w, bool others)
 {
-    return rv_worker_has_work(w) || rv_load_acquire(&w->sched->stopping) ||
+    return rv_worker_has_work(w) || rv_load_acquire(&w->sched->stopping) || rv_loan_offered(w) ||
            (others && queued_elsewhere(w) != 0);
 }
 

@@ -36,7 +36,7 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16, HEAP_RUN_MAX = 15 };
+enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16, HEAP_RUN_MAX = 15, SHARE_MAX = 128 };
 
 /* A class gets one pick in so many, however busy the better ones are. */
 static const uint8_t floor_of[RV_CLASSES] = {
@@ -120,8 +120,24 @@ uint32_t rv_queued(struct rv_worker *w)
 
 static __attribute__((noinline)) uint64_t take_injected(struct rv_worker *w, unsigned c)
 {
-    struct rv_msg *m = rv_injector_take(w->sched, c);
-    return m ? rv_msg_entry(w->sched, m) : 0;
+    if (rv_load_relaxed(&w->sched->injector.of[c].len) == 0)
+        return 0;
+    struct rv_lane *l = &w->lane[c];
+    uint32_t room = rv_runq_room(&l->ring) + 1;
+    struct rv_msg *m = rv_injector_take_share(w->sched, c, room < SHARE_MAX ? room : SHARE_MAX);
+    if (m == NULL)
+        return 0;
+    struct rv_msg *rest = rv_msg_next(m);
+    uint64_t entry = rv_msg_entry(w->sched, m);
+    if (rest && c != RV_NORMAL)
+        w->ready |= RV_READY_QUEUES(c);
+    while (rest) {
+        struct rv_msg *next = rv_msg_next(rest);
+        RV_MUST(rv_runq_push(&l->ring, rv_msg_entry(w->sched, rest))); /* thieves only make room */
+        rest = next;
+    }
+    rv_show(w);
+    return entry;
 }
 
 static __attribute__((noinline, cold)) uint64_t take_pinned(struct rv_worker *w, struct rv_lane *l)
@@ -265,15 +281,12 @@ static uint64_t next_of(struct rv_worker *w, unsigned c, uint32_t ready)
 /* The class whose turn it is, of those in `classes`, which has at least one. */
 static unsigned choose(struct rv_worker *w, uint32_t classes)
 {
-    unsigned best = 31 - (unsigned)__builtin_clz(classes);
-    for (unsigned c = 0; c < best; c++) {
-        if (!(classes & 1u << c) || ++w->skipped[c] < floor_of[c])
-            continue;
-        w->skipped[c] = 0;
-        return c;
-    }
-    w->skipped[best] = 0;
-    return best;
+    unsigned best = 31 - (unsigned)__builtin_clz(classes), choice = best;
+    for (unsigned c = best; c-- > 0;)
+        if (classes & 1u << c && ++w->skipped[c] >= floor_of[c])
+            choice = c; /* of several whose time has come the worst; the others come next */
+    w->skipped[choice] = 0;
+    return choice;
 }
 
 static __attribute__((noinline)) uint64_t next_by_class(struct rv_worker *w)
@@ -371,7 +384,6 @@ static inline void count_pick(struct rv_worker *w, struct rv_task *t, uint64_t e
     uint64_t picks = rv_load_relaxed(&w->n.picks) + 1;
     rv_store_relaxed(&w->n.picks, picks);
     w->budget--;
-    w->run_left = RV_RUN_CALLS;
     if (__builtin_expect(w->sample == entry, 0))
         count_delay(w);
     if (__builtin_expect((picks & (RV_SAMPLE_EVERY - 2)) == 0, 0))
@@ -381,6 +393,8 @@ static inline void count_pick(struct rv_worker *w, struct rv_task *t, uint64_t e
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
 {
     rv_look_at_clock(w);
+    if (__builtin_expect(w->dated_tsc != 0, 0))
+        rv_heap_timed(w);
     for (;;) {
         uint64_t e = next_entry(w);
         if (e == 0)
@@ -400,4 +414,6 @@ void rv_stop_timing(struct rv_worker *w)
         rv_hist_add(&w->hists->run[w->run_class], ns);
     }
     w->run_tsc = 0;
+    if (w->dated_tsc)
+        rv_heap_timed(w);
 }

@@ -10,10 +10,6 @@
 #include "sched/ready.h"
 #include "sched/worker.h"
 
-/* After so many calls that did not have to wait a task yields all the same: one that always finds
- * its data, or its channel, ready must not keep the worker to itself. */
-enum { RV_RUN_CALLS = 128 };
-
 /* The next task of this worker's own queues and the injector, claimed; NULL: none. Counts as a
  * pick of the pass.
  * *ret_fresh: it has no stack yet. */
@@ -55,12 +51,13 @@ static inline bool rv_need_resched(struct rv_worker *w)
     uint32_t classes = (ready | ready >> 4) & 15;
     return classes >> (rv_class(w->cur) + 1) != 0;
 }
-/* To be called at each pick: looks at the clock at every 8th, and ends the pass after it if the
- * time is used up. */
+/* To be called at each pick: looks at the clock at every 8th, or at each where picks are so long
+ * that looking costs nothing beside them, and ends the pass after it if the time is used up. */
 static inline void rv_look_at_clock(struct rv_worker *w)
 {
     uint64_t limit = w->sched->pass_tsc;
-    if (w->budget % 8 == 0 && limit && rv_tsc() - w->pass_tsc > limit)
+    if ((w->budget % 8 == 0 || w->mean_tsc > w->sched->us_tsc) && limit &&
+        rv_tsc() - w->pass_tsc > limit)
         w->budget = 1;
 }
 /* How far a frame lies below the record of its stack, in lines, as far as eight bits count. */

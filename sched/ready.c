@@ -22,6 +22,7 @@
 #include "sched/ready.h"
 
 #include "mem/die.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 
@@ -30,6 +31,11 @@
  * joiner already has. */
 static bool hold_node(struct rv_task *t)
 {
+    uint32_t st = rv_load_relaxed(&t->st);
+    if (!(st & RV_ST_HANDLE)) { /* nobody else knows it */
+        rv_store_relaxed(&t->st, st | RV_ST_NODE);
+        return true;
+    }
     return !(rv_or_acq_rel(&t->st, (uint32_t)RV_ST_NODE) & RV_ST_CLAIMED);
 }
 
@@ -125,10 +131,12 @@ static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, ui
     if (kind == RV_MSG_FRESH)
         hold_node(t);
     if (to == w) {
+        uint32_t was = rv_rt_enter(w); /* a task may come here too, by waking or spawning another */
         if (t->pin)
             push_pinned(w, t, kind);
         else
             enqueue(w, t, kind == RV_MSG_FRESH);
+        rv_rt_leave(w, was);
         return;
     }
     rv_send(s, to, &t->msg, kind);
@@ -173,10 +181,7 @@ void rv_ready_fifo(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
             return;
         }
     }
-    if (t->pin)
-        place(s, w, t, t->pin - 1u, RV_MSG_READY);
-    else
-        enqueue(w, t, false);
+    place(s, w, t, t->pin ? t->pin - 1u : w->index, RV_MSG_READY);
 }
 
 void rv_ready_last(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
@@ -190,15 +195,19 @@ void rv_ready_last(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 /* It runs next, here. */
 static void fill_slot(struct rv_sched *s, struct rv_worker *w, uint64_t entry)
 {
-    rv_store_relaxed(&w->slot_tsc, rv_tsc());
     uint64_t old = rv_load_relaxed(&w->slot);
-    if (s->nworkers == 1)
+    if (s->nworkers == 1) { /* its age matters to thieves alone */
         rv_store_relaxed(&w->slot, entry);
-    else
+    } else {
+        rv_store_relaxed(&w->slot_tsc, rv_tsc());
         old = rv_xchg_acq_rel(
             &w->slot, entry); /* publishes the task; pairs with the exchange of who takes it */
-    if (old)
+    }
+    if (old) {
+        uint32_t was = rv_rt_enter(w);
         rv_push_ring(w, RV_NORMAL, old, &rv_task_at(s, rv_entry_index(old))->msg);
+        rv_rt_leave(w, was);
+    }
     rv_notify(w);
 }
 
@@ -225,6 +234,24 @@ void rv_ready_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uin
         place(s, w, t, home, RV_MSG_READY);
 }
 
+/* A fresh task that is not ordinary, on this worker; false: no room, or none of its class. */
+static bool queue_fresh(struct rv_worker *w, unsigned c, struct rv_task *t)
+{
+    uint64_t entry = rv_entry_of(w->sched, t, true);
+    bool queued = true;
+    uint32_t was = rv_rt_enter(w);
+    if (t->flags & RV_TF_DATED) {
+        push_heap(w, c, t, entry);
+    } else if (c != RV_NORMAL && rv_deque_push(&w->lane[c].deque, entry)) {
+        mark(w, RV_READY_QUEUES(c));
+        tell(w, c);
+    } else {
+        queued = false;
+    }
+    rv_rt_leave(w, was);
+    return queued;
+}
+
 void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
     unsigned c = rv_class(t);
@@ -234,19 +261,8 @@ void rv_fresh_slow(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
         place(s, w, t, t->pin - 1u, RV_MSG_FRESH);
         return;
     }
-    uint64_t entry = rv_entry_of(s, t, true);
-    if (w && t->flags & RV_TF_DATED) {
-        push_heap(w, c, t, entry);
-        return;
-    }
-    if (w && c != RV_NORMAL) {
-        if (rv_deque_push(&w->lane[c].deque, entry)) {
-            mark(w, RV_READY_QUEUES(c));
-            tell(w, c);
-            return;
-        }
-    }
-    inject(s, t, RV_MSG_FRESH);
+    if (w == NULL || !queue_fresh(w, c, t))
+        inject(s, t, RV_MSG_FRESH);
 }
 
 void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where)
@@ -261,4 +277,9 @@ void rv_task_message(struct rv_worker *w, struct rv_msg *m)
         push_pinned(w, t, m->kind);
     else
         enqueue(w, t, m->kind == RV_MSG_FRESH);
+}
+
+void rv_task_message_for(struct rv_worker *by, struct rv_worker *of, struct rv_msg *m)
+{
+    rv_task_message(rv_task_of_msg(m)->pin == of->index + 1 ? of : by, m);
 }

@@ -79,12 +79,16 @@ static inline void rv_fresh(struct rv_sched *s, struct rv_worker *w, struct rv_t
 void rv_fresh_on(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, uint32_t where);
 /* A task message from the inbox. */
 void rv_task_message(struct rv_worker *w, struct rv_msg *m);
+/* The same from the inbox of another worker, whose loan `by` holds. */
+void rv_task_message_for(struct rv_worker *by, struct rv_worker *of, struct rv_msg *m);
 
 /* ---- heap.c: deadlines of their own ---- */
 
 void rv_heap_push(struct rv_worker *w, unsigned c, struct rv_task *t, uint64_t entry);
 /* The entry of class c that is due first, of this worker's heap and the injector's; 0: none. */
 uint64_t rv_heap_take(struct rv_worker *w, unsigned c);
+/* What was taken from a heap has run until now: so long do such tasks take. */
+void rv_heap_timed(struct rv_worker *w);
 /* True if it goes before whoever has waited longest in the queues of its class. */
 bool rv_heap_is_due(struct rv_worker *w, unsigned c);
 /* Drops entries whose tasks were claimed, when there may be many. */
@@ -113,6 +117,8 @@ void rv_injector_finish(struct rv_injector *in);
 void rv_inject(struct rv_sched *s, struct rv_msg *m);
 void rv_inject_dated(struct rv_sched *s, unsigned c, const struct rv_timer *e, uint32_t n);
 struct rv_msg *rv_injector_take(struct rv_sched *s, unsigned c);
+/* A fair share of the list of class c, at most `most` (not 0), as a list; NULL: it is empty. */
+struct rv_msg *rv_injector_take_share(struct rv_sched *s, unsigned c, uint32_t most);
 uint64_t rv_injector_take_dated(struct rv_sched *s, unsigned c);
 void rv_injector_promote(struct rv_sched *s);
 

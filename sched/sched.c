@@ -27,6 +27,8 @@
 #include "sched/pick.h"
 #include "sched/scope.h"
 
+enum { WORTH_NS = 50000 }; /* a wake-up and its way back cost about 40 us */
+
 static int make_workers(struct rv_sched *s)
 {
     s->workers = rv_alloc_zero(s->nworkers * sizeof *s->workers);
@@ -109,6 +111,7 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
     s->pass_picks = o->pass_picks;
     s->us_tsc = o->pass_ns ? rv_tsc_per_us() : 1;
     s->pass_tsc = (uint64_t)o->pass_ns * s->us_tsc / 1000;
+    s->worth_tsc = (uint64_t)(o->worth_ns ? o->worth_ns : WORTH_NS) * s->us_tsc / 1000;
     rv_fences_init(s);
     int r = init(s, o);
     if (r == 0)

@@ -20,6 +20,7 @@ struct rv_sched_opts {
     int64_t pass_ns; /* 0: passes are not timed, nothing looks at the CPU's counter: simulations */
     bool no_guard_install;
     uint32_t waiting_max[RV_CLASSES]; /* posted and not yet started, by class; 0: no bound */
+    int64_t worth_ns;   /* so much work waiting is worth waking a worker for; 0: 50 us */
     int64_t delay_max;                /* of a queue, for posts to be let in; 0: no bound */
 };
 

@@ -25,9 +25,11 @@
 
 #include "mem/die.h"
 #include "sched/dispatch.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
+#include "sched/watchdog.h"
 
 /* How far up (2) looks for the joiner among a child's owners. */
 enum { ANCESTORS_MAX = 16 };
@@ -87,7 +89,8 @@ static void drop_group(struct rv_worker *w, reeve_group *group, struct rv_task *
     group->opaque = 0;
 }
 
-static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_spawn *how)
+static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_spawn *how,
+                 const void *site)
 {
     struct rv_sched *s = w->sched;
     int r = rv_spawn_check(s, how);
@@ -106,6 +109,7 @@ static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_
     }
     if (ret_task)
         *ret_task = rv_handle_of(s, t);
+    rv_watch_spawn(s, rv_task_index(s, t), site);
     rv_count(&w->n.spawned, 1);
     rv_fresh(s, w, t);
     return 0;
@@ -143,16 +147,19 @@ static inline bool is_plain(const struct reeve_spawn *how)
                                (unsigned)how->worker) == 0;
 }
 
-int reeve_spawn_with(reeve_task **ret_task, const struct reeve_spawn *how)
+/* Never inlined: its return address is where the task was spawned. */
+__attribute__((noinline)) int reeve_spawn_with(reeve_task **ret_task,
+                                               const struct reeve_spawn *how)
 {
     struct rv_worker *w = rv_in_task("reeve_spawn");
     if (!is_plain(how))
-        return spawn(w, ret_task, how);
+        return spawn(w, ret_task, how, __builtin_return_address(0));
     struct rv_task *t = make_plain(w, how, ret_task != NULL);
     if (__builtin_expect(t == NULL, 0))
         return -EAGAIN;
     if (ret_task)
         *ret_task = rv_handle_of(w->sched, t);
+    rv_watch_spawn(w->sched, rv_task_index(w->sched, t), __builtin_return_address(0));
     rv_count(&w->n.spawned, 1);
     rv_fresh(w->sched, w, t);
     return 0;
@@ -206,8 +213,10 @@ static inline bool claim_for_join(struct rv_worker *w, struct rv_lane *l, struct
     uint32_t st = RV_ST_QUEUED | RV_ST_HANDLE;
     bool claimed = rv_cas(&t->st, &st, st | RV_ST_CLAIMED);
     if (claimed && t->flags & RV_TF_DATED) { /* its entry is in this heap, or elsewhere */
+        uint32_t was = rv_rt_enter(w);
         l->heap_stale++;
         rv_heap_tidy(w, (unsigned)(l - w->lane));
+        rv_rt_leave(w, was);
     } else if (claimed) { /* in this deque, or elsewhere */
         l->stale++;
         rv_tidy_deque(w, l);

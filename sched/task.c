@@ -31,9 +31,11 @@
 
 #include "mem/alloc.h"
 #include "mem/die.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 #include "sched/wait.h"
+#include "sched/watchdog.h"
 
 #define REFS (RV_ST_QUEUED | RV_ST_HANDLE | RV_ST_PINNED)
 
@@ -125,6 +127,7 @@ int rv_task_make(struct rv_sched *s, struct rv_worker *w, struct rv_task *parent
         rv_task_spare(t, cur);
     t->pin = (uint16_t)how->worker;
     t->parent = rv_task_index(s, parent);
+    rv_watch_spawn(s, rv_task_index(s, t), NULL);
     if (how->group && !handle)
         t->flags |= RV_TF_GUARDED;
     rv_store_relaxed(&t->st, (uint32_t)(RV_ST_QUEUED | (handle ? RV_ST_HANDLE : 0)));
@@ -248,8 +251,13 @@ bool rv_task_skip(struct rv_worker *w, struct rv_task *t, int reason, bool inlin
     void *arg = rv_load_relaxed(&t->start.arg);
     struct rv_task *below = w->cur;
     w->cur = NULL; /* outside any task: what waits aborts */
-    if (skipped)
+    if (skipped) {
+        uint32_t was = rv_load_relaxed(&w->loan.in_rt);
+        rv_rt_leave(w, 0);
         skipped(arg);
+        rv_rt_enter(w);
+        rv_rt_leave(w, was);
+    }
     w->cur = below;
     rv_count(&w->n.skipped, 1);
     if (t->flags & RV_TF_POSTED)
@@ -282,6 +290,7 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
         rv_admit_started(w->sched, rv_cls(t) - 1);
     w->cur = t;
     rv_count(&w->n.started[rv_cls(t) - 1], 1);
+    RV_ASSERT(!rv_load_relaxed(&w->loan.in_rt));
     int r = fn(arg);
     *pw = w = rv_worker_self();
     RV_ASSERT(w->cur == t);

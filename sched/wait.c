@@ -26,7 +26,8 @@
  *     dropped when it comes up. armed_at is read and written by the task alone: the worker that
  *     puts an entry off, to where the wait that it finds ends, says so in the word.
  *
- * Threads: arm, disarm, check, park - the running task; fire, kick - anyone; timers - the worker.
+ * Threads: arm, disarm, check, park - the running task; fire, kick - anyone; timers - the worker,
+ * or the holder of its loan.
  */
 #include "sched/wait.h"
 
@@ -34,9 +35,11 @@
 
 #include "mem/die.h"
 #include "sched/dispatch.h"
+#include "sched/loan.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
 
+#define SUSPEND 0
 #define WW_STATE 3u
 #define WW_REASON_SHIFT 2
 #define WW_ARM_SHIFT 4
@@ -97,6 +100,8 @@ static bool timer_is_live(void *ctx, const struct rv_timer *e)
 
 void rv_timer_push(struct rv_worker *w, struct rv_timer e)
 {
+    if (e.at < rv_load_relaxed(&w->loan.timer_at))
+        rv_store_relaxed(&w->loan.timer_at, e.at);
     if (rv_timers_want_sweep(&w->timers))
         rv_timers_sweep(&w->timers, timer_is_live, w);
     if (rv_timers_push(&w->timers, e))
@@ -107,23 +112,33 @@ void rv_timer_push(struct rv_worker *w, struct rv_timer e)
     RV_MUST(rv_timers_push(&w->timers, e));
 }
 
-int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
+/* In reeve code. Sees to it that the wait ends at `until`. Not SUSPEND: it has ended. */
+static int arm_until(struct rv_worker *w, struct rv_task *t, int64_t until)
 {
-    RV_ASSERT(w->cur == t);
     if (until != RV_NEVER) {
         if (until > w->now) {
             arm_timer(w, t, until);
         } else if (rv_load_relaxed(&t->run.op) != 0) {
             t->flags |= RV_TF_TIMED_OUT;
             w->sched->engine->cancel(w->sched, w, rv_load_relaxed(&t->run.op));
-        } else if (rv_wait_disarm(t)) {
-            return RV_TIMED_OUT;
         } else {
-            return RV_WOKEN;
+            return rv_wait_disarm(t) ? RV_TIMED_OUT : RV_WOKEN;
         }
     }
     rv_store_release(&t->run.until, until);
-    rv_suspend(w, RV_HOOK_PARK);
+    return SUSPEND;
+}
+
+int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
+{
+    RV_ASSERT(w->cur == t);
+    uint32_t was = rv_rt_enter(w);
+    int over = arm_until(w, t, until);
+    if (over == SUSPEND)
+        w = rv_suspend(w, RV_HOOK_PARK);
+    rv_rt_leave(w, was);
+    if (over != SUSPEND)
+        return over;
 
     /* Pairs with the compare-and-swap in rv_wait_fire(): what came before it is ours to read. Where
      * it found PARKED the queues have told us already, where it found ARMED nobody has. */
@@ -211,8 +226,8 @@ void rv_wait_parked(struct rv_worker *w, struct rv_task *t)
         rv_wait_kick(w->sched, w, t);
 }
 
-/* The entry has come up: end the wait, look again later, or forget it. */
-static void timer_due(struct rv_worker *w, struct rv_timer e, int64_t now)
+/* The entry of w's has come up: end the wait, look again later, or forget it. */
+static void timer_due(struct rv_worker *by, struct rv_worker *w, struct rv_timer e, int64_t now)
 {
     struct rv_sched *s = w->sched;
     struct rv_task *t = rv_task_at(s, e.task);
@@ -232,19 +247,27 @@ static void timer_due(struct rv_worker *w, struct rv_timer e, int64_t now)
     rv_cas(&t->timer, &seen, word & UINT32_MAX); /* the number stays: it never repeats */
     if (until == RV_NEVER)
         return;
-    rv_count(&w->n.timers_fired, 1);
+    rv_count(&by->n.timers_fired, 1);
     if (op != 0) {
         t->flags |= RV_TF_TIMED_OUT; /* its op is on this ring, so it runs only after this */
         s->engine->cancel(s, w, op);
     } else {
-        rv_wait_fire(s, w, (uint64_t)e.task << 32 | (uint32_t)(ww >> WW_ARM_SHIFT), RV_TIMED_OUT,
+        rv_wait_fire(s, by, (uint64_t)e.task << 32 | (uint32_t)(ww >> WW_ARM_SHIFT), RV_TIMED_OUT,
                      UINT32_MAX);
     }
 }
 
-void rv_wait_timers(struct rv_worker *w)
+void rv_wait_timers_for(struct rv_worker *by, struct rv_worker *of, int64_t now)
 {
     const struct rv_timer *min;
-    while ((min = rv_timers_min(&w->timers)) != NULL && min->at <= w->now)
-        timer_due(w, rv_timers_pop(&w->timers), w->now);
+    while ((min = rv_timers_min(&of->timers)) != NULL && min->at <= now)
+        timer_due(by, of, rv_timers_pop(&of->timers), now);
+    int64_t next = min ? min->at : RV_NEVER;
+    if (rv_load_relaxed(&of->loan.timer_at) != next)
+        rv_store_relaxed(&of->loan.timer_at, next);
+}
+
+void rv_wait_timers(struct rv_worker *w)
+{
+    rv_wait_timers_for(w, w, w->now);
 }

@@ -71,6 +71,8 @@ bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsig
 void rv_wait_kick(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 /* Fires every timer that is due. */
 void rv_wait_timers(struct rv_worker *w);
+/* The same for the worker `of`, by the holder of its loan, to which what is woken goes. */
+void rv_wait_timers_for(struct rv_worker *by, struct rv_worker *of, int64_t now);
 /* For dispatch.c: the stack of the parking task has been left. */
 void rv_wait_parked(struct rv_worker *w, struct rv_task *t);
 /* Adds an entry to the worker's heap, sweeping stale ones out when it has doubled. */

@@ -24,6 +24,7 @@
 #include "mem/die.h"
 #include "sched/context.h"
 #include "sched/dispatch.h"
+#include "sched/loan.h"
 #include "sched/park.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
@@ -54,6 +55,8 @@ int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
     w->index = index;
     w->rng = 0x9e3779b9u * (index + 1);
     w->injector_in = (int32_t)s->injector_every;
+    rv_store_relaxed(&w->loan.in_rt, 1u); /* all but a task's own code is reeve code */
+    rv_store_relaxed(&w->loan.timer_at, RV_NEVER);
     rv_fastclock_init(&w->clock);
     uint64_t cap = pow2_at_least(s->tasks.cap);
     w->sieve_bytes = cap * sizeof *w->sieve;
@@ -144,8 +147,10 @@ static bool run_tasks(struct rv_worker *w)
             return ran;
         /* Before the task, which may run for long: others rely on a search, or on a tick, that it
          * would hold up. */
-        if (!ran && many)
+        if (!ran && many) {
             rv_found_work(w);
+            rv_loan_watch(w->sched);
+        }
         ran = true;
         if (!rv_enter(w, t, fresh))
             rv_task_skip(w, t, -ENOMEM, false);
@@ -212,7 +217,7 @@ void rv_worker_run(struct rv_worker *w)
             rv_found_work(w);
         if (rv_worker_has_work(w))
             continue;
-        if (many && (rv_steal(w, false) || rv_steal(w, true))) {
+        if (many && (rv_steal(w, false) || rv_steal(w, true) || rv_loan_look(w))) {
             rv_found_work(w);
         } else if (rv_load_acquire(&s->stopping)) {
             break;

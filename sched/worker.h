@@ -4,7 +4,8 @@
  * calls.
  *
  * Fields are grouped by who writes them. Other threads read only: the published line, `parked`,
- * the inbox, the slot, and the two stealable queues.
+ * the inbox, the slot, the loan, and the two stealable queues. Who holds the loan does more, see
+ * loan.c.
  */
 #ifndef RV_SCHED_WORKER_H
 #define RV_SCHED_WORKER_H
@@ -50,10 +51,21 @@ struct rv_call_msg {
 struct rv_counters {
     RV_ATOMIC(uint64_t)
     spawned, cancelled, skipped, inline_runs, passes, parks, wakes_sent, steals_tried, steals_got,
-        timers_fired, picks, asked, boosts;
+        timers_fired, picks, asked, boosts, rescue_signals, loans_given, loans_taken;
     RV_ATOMIC(uint64_t)
     started[RV_CLASSES], completed[RV_CLASSES], failed[RV_CLASSES], expired[RV_CLASSES],
         late[RV_CLASSES];
+};
+
+/* Whether the worker's state is lent to another worker, and what that one looks at; see loan.c. */
+struct rv_loan {
+    RV_ATOMIC(uint32_t) state;   /* enum rv_loan_state; also a futex */
+    RV_ATOMIC(uint32_t) in_rt;   /* 1: its thread is in reeve code; for it and its handlers */
+    RV_ATOMIC(uint32_t) called;  /* index + 1 of who has sent it a signal that has not come yet */
+    RV_ATOMIC(int32_t) tid;      /* of its thread; 0: it has none */
+    RV_ATOMIC(int64_t) timer_at; /* its earliest timer */
+    RV_ATOMIC(uint64_t) seen;    /* what it had done at the last look, written by who looks; */
+    RV_ATOMIC(int64_t) seen_at;  /* and when that was new */
 };
 
 /* What the next context does for the one that has just left its stack. */
@@ -76,7 +88,6 @@ struct rv_worker {
     uint32_t ready;       /* RV_READY_*: what may hold work besides NORMAL's queues */
     uint32_t hidden;      /* of these, heaps that hold nothing but pinned tasks */
     uint8_t skipped[RV_CLASSES]; /* picks in a row that a class has been passed over */
-    int32_t run_left;     /* calls that did not wait until the running task yields all the same */
     int64_t now;          /* the clock at the start of this pass */
     uint64_t pass_tsc;    /* and the TSC */
     uint64_t mean_tsc;    /* smoothed run time of a pick; 0: unknown */
@@ -97,6 +108,8 @@ struct rv_worker {
     unsigned sample_class;
     uint64_t run_tsc;       /* when the pick being timed began; 0: none is */
     unsigned run_class;
+    uint64_t dated_tsc;     /* when a task taken from a heap began to run; 0: none did */
+    struct rv_lane *dated_lane;
     struct rv_call_msg ask; /* to another worker: share your deadlines; see heap.c */
 
     RV_ALIGNED_LINE RV_ATOMIC(
@@ -104,6 +117,7 @@ struct rv_worker {
     RV_ATOMIC(uint32_t) resched; /* somebody wants a pass boundary */
     RV_ATOMIC(uint64_t) slot;    /* the entry just woken by the running task */
     RV_ATOMIC(uint64_t) slot_tsc;
+    struct rv_loan loan;
     RV_ATOMIC(uint32_t) asking;  /* `ask` is under way */
     RV_ATOMIC(uint32_t) promote; /* somebody who is queued here was boosted; see boost.c */
     RV_ATOMIC(uint32_t) urgent_io; /* waits for I/O of this worker's by tasks above NORMAL */
@@ -141,16 +155,22 @@ struct rv_injector {
 struct rv_sched {
     const struct rv_engine *engine;
     void *io; /* the engine's state for all workers */
+    struct rv_offload *offload; /* for calls that block; NULL: none */
     struct rv_worker **workers;
     uint32_t nworkers;
     uint32_t tasks_max;
     uint8_t stack_class;
     bool light_fences; /* membarrier makes a parker's fence reach the producers */
     bool random;       /* tests: random picks */
+    int32_t pid, signal; /* the process, and what is sent to a worker's thread; see signal.c */
+    int64_t rescue_ns; /* how long a worker may do nothing that can be seen; 0: nobody looks */
+    struct rv_watchdog *watchdog; /* NULL: there is none */
+    const void **sites; /* with a watchdog: where each task was spawned, by its index */
     int32_t pass_picks;
     uint32_t injector_every;
     uint64_t pass_tsc; /* a pass in TSC ticks; 0: not timed */
     uint64_t us_tsc;   /* TSC ticks in a microsecond */
+    uint64_t worth_tsc; /* so much work waiting is worth waking a worker for */
     struct rv_slab tasks;
     struct rv_stack_pool stacks;
     struct rv_injector injector;
@@ -215,6 +235,8 @@ int64_t rv_worker_now(struct rv_worker *w);
 void rv_park(struct rv_worker *w);
 void rv_wake_one(struct rv_sched *s); /* after publishing stealable or injected work */
 void rv_wake_worker(struct rv_sched *s, struct rv_worker *to); /* after publishing into its inbox */
+/* The same in a signal handler: not counted. */
+void rv_wake_quietly(struct rv_sched *s, struct rv_worker *to);
 void rv_fences_init(struct rv_sched *s);
 /* Sends a message to a worker's inbox and wakes it if it is parked. Any thread. */
 void rv_send(struct rv_sched *s, struct rv_worker *to, struct rv_msg *m, uint8_t kind);

@@ -77,6 +77,7 @@ if ! need_packages; then
     failed=1
     finish
 fi
+want_packages
 export UBSAN_OPTIONS=${UBSAN_OPTIONS-print_stacktrace=1}
 [ $# -gt 0 ] || set -- dev
 for preset in "$@"; do

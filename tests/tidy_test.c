@@ -4,7 +4,8 @@
  * libraries themselves.
  *
  * A broken rule is printed as FILE:LINE: sentence, all of them before the test fails. The build
- * says by compile definitions where the tree, the two libraries and nm are, and what is linked.
+ * says by compile definitions where the tree, the two libraries and its tools are, and what is
+ * linked.
  */
 #define CHECK_MAIN
 #include "tests/check.h"
@@ -409,12 +410,13 @@ TEST(nothing_is_left_for_later)
 /* ---- what the code may use ---- */
 
 /* Where nothing could wake a waiter: the kernel gives locked memory back some time after a ring was
- * closed and tells nobody; and the holder of a slot's lock, a bit without room for waiters, may
- * have been preempted. */
+ * closed and tells nobody; and the holder of a slot's lock or of a channel's bolt, released by a
+ * plain store that tells nobody either, may have been preempted. */
 static bool may_sleep(const char *path, const char *call)
 {
     return (strcmp(path, "io/ring.c") == 0 && strcmp(call, "nanosleep") == 0) ||
-           (strcmp(path, "io/fdtab.c") == 0 && strcmp(call, "sched_yield") == 0);
+           (strcmp(path, "io/fdtab.c") == 0 && strcmp(call, "sched_yield") == 0) ||
+           (strcmp(path, "sched/chan.c") == 0 && strstr("nanosleep sched_yield", call));
 }
 
 static void check_sleep(const struct file *f, int line, const char *s)
@@ -529,6 +531,52 @@ static void check_internal(const char *name)
 TEST(names_that_cross_files_begin_with_rv_or_reeve)
 {
     each_symbol("-g --defined-only", TIDY_STATIC, check_internal);
+    finish();
+}
+
+/* Calls visit with each line of the shared library's code, and with the function that it is in. */
+static void each_instruction(void (*visit)(const char *function, const char *line))
+{
+    char command[1024], line[1024], function[512] = "";
+    snprintf(command, sizeof command, "%s -d --no-show-raw-insn '%s'", TIDY_OBJDUMP, TIDY_SHARED);
+    FILE *objdump = popen(command, "r");
+    CHECK(objdump);
+    int functions = 0;
+    while (fgets(line, sizeof line, objdump)) {
+        line[strcspn(line, "\n")] = '\0';
+        if (sscanf(line, "%*x <%511[^>]>:", function) == 1)
+            functions++;
+        else
+            visit(function, line);
+    }
+    CHECK_EQ(pclose(objdump), 0);
+    CHECK_GT(functions, 100);
+}
+
+static int thread_local_uses;
+
+/* What is reached through %fs is thread-local; at 0x28 is the stack protector's word. */
+static void check_thread_local(const char *function, const char *line)
+{
+    const char *use = strstr(line, "%fs:");
+    if (!use || starts_with(use, "%fs:0x28"))
+        return;
+    thread_local_uses++;
+    if (strcmp(function, "rv_local_get") != 0 && strcmp(function, "rv_local_set") != 0)
+        complain(TIDY_SHARED, 0, "%s has a thread's word of its own: %s", function, line);
+}
+
+/* Whatever the compiler has inlined, in one file or, at link time, over all of them: a task that
+ * has moved to another thread must find that one's word. */
+TEST(only_two_functions_touch_thread_local_memory)
+{
+#if !defined(__x86_64__)
+    SKIP("it knows the instructions of x86-64 only");
+#endif
+    if (TIDY_SANITIZE[0])
+        SKIP("a sanitizer keeps words of its own there");
+    each_instruction(check_thread_local);
+    CHECK_GE(thread_local_uses, 2);
     finish();
 }
 

@@ -20,7 +20,9 @@
  *   before it, never across it.
  *
  * Where the manual goes on: time.h deadlines; task.h spawn, join, cancel, groups; net.h sockets;
- * buf.h leased buffers; serve.h servers; runtime.h starting, posting to, and stopping a runtime.
+ * buf.h leased buffers; serve.h servers; runtime.h starting, posting to, and stopping a runtime;
+ * sync.h locks; chan.h channels; watch.h a value for many; offload.h calls that block; cpus.h CPUs
+ * and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -31,5 +33,10 @@
 #include <reeve/buf.h>
 #include <reeve/serve.h>
 #include <reeve/runtime.h>
+#include <reeve/sync.h>
+#include <reeve/chan.h>
+#include <reeve/watch.h>
+#include <reeve/offload.h>
+#include <reeve/cpus.h>
 
 #endif /* REEVE_REEVE_H */

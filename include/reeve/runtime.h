@@ -27,13 +27,40 @@ typedef struct reeve reeve;
 /** What a runtime should be good at. */
 enum { REEVE_BALANCED, REEVE_THROUGHPUT, REEVE_LATENCY };
 
+/** A task that keeps its worker for too long, as on_stall of struct reeve_opts gets to know it. It
+ * and what it points to are good during the call only. */
+struct reeve_stall {
+    /** The task's name; NULL: it has none, or none that could be found out. */
+    const char *task;
+
+    /** The code address of the spawn that made it, for addr2line or a debugger; NULL: it was
+     * posted, is a server's connection, or unknown. */
+    const void *spawn_site;
+
+    /** For how long already, and on which worker. */
+    int64_t ns;
+    unsigned worker;
+
+    /** Where it is, innermost call first, for backtrace_symbols or addr2line. nframes 0: its thread
+     * did not answer within 50 ms; it sleeps in the kernel, then. */
+    void *const *frames;
+    unsigned nframes;
+
+    /** Stalls since the last report that were counted and not reported. */
+    uint64_t unreported;
+};
+
 /** What a runtime is made of. Zero is the default everywhere. */
 struct reeve_opts {
     /** The root task. reeve_run needs it; with reeve_create NULL means that all work is posted. */
     reeve_fn *fn;
     void *arg;
 
-    /** REEVE_BALANCED, _THROUGHPUT or _LATENCY. Validated; it has no effect in this version. */
+    /** What injector_every, pass_picks and pass_ns are when they are 0, and when a sleeping worker
+     * is woken to take over what waits behind another:
+     *     REEVE_BALANCED    61, 61, 100 us; for 50 us of work
+     *     REEVE_THROUGHPUT  61, 244, 500 us; for 200 us: fewer, larger rounds
+     *     REEVE_LATENCY     31, 16, 25 us; for 5 us: I/O is looked at more often, at its price */
     int preset;
 
     /** Of its threads, as ps and gdb show them: NAME/0, NAME/1 ... NULL: "reeve". */
@@ -51,7 +78,9 @@ struct reeve_opts {
      * -EAGAIN, at the latest when each worker holds some more (128). */
     unsigned tasks_max;
 
-    /** Threads for calls that block. In this version it is validated and has no effect. */
+    /** Threads for calls that block (offload.h), 4096 at most. They are made as calls need them and
+     * go when they are idle. 0: 4 for each CPU that this process may use; REEVE_NONE: none, and
+     * such calls say -ENOTSUP. */
     unsigned offload_max;
 
     /** What a task may use of its stack unless its spawn says otherwise, 4 KiB .. 1 MiB. 0: 64 KiB.
@@ -61,16 +90,46 @@ struct reeve_opts {
     /** The size of a leased buffer, 0: 16 KiB; and how many each worker has, 0: 1024. */
     size_t buf_bytes, bufs;
 
-    /** Every how many picks a worker serves posted and oldest work first. 0: 61. */
+    /** Every how many picks a worker serves posted work first. 0: the preset's. */
     unsigned injector_every;
 
-    /** A worker looks at its I/O after this many picks, 0: 61; or this much time, 0: 100 us. */
+    /** A worker looks at its I/O after this many picks, or this much time. 0: the preset's. */
     unsigned pass_picks;
     int64_t pass_ns;
 
-    /** A signal used to fetch completions for a worker that is stuck in user code. 0: the default;
-     * -1: off. In this version it is validated and has no effect. */
+    /** Where work enters (reeve_post, reeve_call, the connections of a server) it is refused, with
+     * -EAGAIN or by closing the connection, when as many of its class have entered and not yet
+     * started. By class, LOW first; 0: no bound. */
+    unsigned waiting_max[4];
+
+    /** The same when the queue of its class stands: for 100 ms all that were watched have waited
+     * longer than this. 0: no bound. */
+    int64_t delay_max_ns;
+
+    /** While a task computes for long, or blocks its thread, other workers do its worker's I/O:
+     * they send that thread a signal, whose handler fetches what has completed. 0: by a real-time
+     * signal that nobody handles, or not at all if there is none; > 0: by this one; -1: not at all.
+     * With one worker there is nobody to do it. The signal is taken when the runtime starts and
+     * given back when it ends; several runtimes share one. Taken by somebody else: -EBUSY. No
+     * signal, or one that means a fault: -EINVAL.
+     *
+     * While it is on, a task's own calls that sleep in the kernel for more than rescue_ns, such as
+     * nanosleep, poll and epoll_wait, may end early with EINTR: call them again, or reeve's.
+     * Others, such as read, go on by themselves. */
     int rescue_signal;
+
+    /** How long a worker must have been busy with one task before that is done, 0: 200 us. */
+    int64_t rescue_ns;
+
+    /** A watchdog: on_stall is called when a task has kept its worker for stall_ns without waiting,
+     * yielding or joining, once for each time and at most ten times a second. It is called on a
+     * thread of its own, which comes round four times in stall_ns; it may post, but not wait for
+     * the runtime. Both or none: -EINVAL. The stuck thread is asked where it is by the signal of
+     * rescue_signal (of 0, if that is -1), so what is said there of EINTR holds; none free: -EBUSY.
+     *     .stall_ns = 100 * REEVE_MS, .on_stall = print_stall */
+    int64_t stall_ns;
+    void (*on_stall)(void *ctx, const struct reeve_stall *stall);
+    void *stall_ctx;
 
     /** You turn worker 0 in your own loop. It comes with reeve_turn; until then -ENOTSUP. */
     bool embed;
@@ -137,6 +196,22 @@ REEVE_API int reeve_shutdown(reeve *runtime, reeve_time until);
  * nothing. Inside a task of this runtime: abort. */
 REEVE_API void reeve_destroy(reeve *runtime);
 
+/** Times that were measured, ns. One pick in 64 is: `count` is how many samples there are. */
+struct reeve_times {
+    uint64_t count, min, mean, p50, p90, p95, p99, p999, max;
+};
+
+/** What happened to the tasks of one class. */
+struct reeve_class_stats {
+    uint64_t started, completed, failed; /* as in struct reeve_stats */
+    uint64_t expired;                    /* never started: deadline passed in the queue */
+    uint64_t late;                       /* returned after its deadline had passed */
+    uint64_t refused;                    /* not let in: waiting_max, delay_max_ns */
+    uint64_t active;                     /* gauge: started and not yet over */
+    struct reeve_times delay;            /* from ready to running */
+    struct reeve_times run;              /* at a stretch, until it waits or ends */
+};
+
 /** What happened so far: sums over all workers. Each is a plain counter that only grows, except the
  * gauges (workers and those that end in _live). They are read while the workers go on, so they are
  * not a snapshot of one moment. */
@@ -165,6 +240,19 @@ struct reeve_stats {
     uint64_t injected;     /* tasks that came through the shared queue */
     uint64_t timers_fired; /* deadlines and sleeps that came to pass */
 
+    /* calls that block (offload.h) */
+    uint64_t offloads;             /* whose function has begun */
+    uint64_t offloads_removed;     /* given up while they were queued */
+    uint64_t offload_threads_peak; /* as many threads as the pool ever had */
+    uint64_t offload_threads_live; /* gauge: as many as it has */
+    uint64_t offload_queued_live;  /* gauge: calls that wait for one */
+
+    /* workers that are kept busy by one task */
+    uint64_t rescue_signals; /* sent to their threads */
+    uint64_t loans_given;    /* times that such a thread fetched its I/O for others */
+    uint64_t loans_taken;    /* times that another worker then did it */
+    uint64_t stalls;         /* seen by the watchdog, reported or not */
+
     /* the rings */
     uint64_t enters;       /* io_uring_enter calls */
     uint64_t sqes;         /* operations submitted */
@@ -179,6 +267,10 @@ struct reeve_stats {
     uint64_t accepted;   /* connections accepted */
     uint64_t shed;       /* connections refused or delayed at conns_max */
     uint64_t emfile;     /* times accepting paused for want of descriptors */
+
+    /* priorities */
+    uint64_t boosts;                   /* a better class was lent to the holder of a lock */
+    struct reeve_class_stats classes[4]; /* LOW first */
 };
 
 /** Adds up the counters of all workers. Any thread. */

@@ -6,11 +6,14 @@
 #define CHECK_MAIN
 #include "tests/check.h"
 
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "runtime/runtime.h"
+#include "sched/cpus.h"
 #include "tests/runtime/server.h"
 
 /* ---- out of range ---------------------------------------------------------------------------- */
@@ -52,6 +55,8 @@ TEST(options_out_of_range_are_refused_before_anything_starts)
         { .pass_picks = UINT_MAX },
         { .pass_ns = -1 },
         { .pass_ns = INT64_MIN },
+        { .offload_max = RV_OFFLOAD_MAX + 1 },
+        { .offload_max = REEVE_NONE - 1 },
         { .rescue_signal = -2 },
         { .rescue_signal = 65 },
     };
@@ -88,6 +93,7 @@ TEST(what_is_at_the_edge_of_its_range_works)
           .pass_picks = INT32_MAX,
           .pass_ns = INT64_MAX },
         { .workers = 1, .offload_max = REEVE_NONE, .rescue_signal = -1 },
+        { .workers = 1, .offload_max = RV_OFFLOAD_MAX },
         { .workers = 1, .rescue_signal = 64, .preset = REEVE_LATENCY },
         { .workers = 1, .bufs = 1, .buf_bytes = 1 },
         { .workers = 1, .bufs = 32768, .buf_bytes = 256 },
@@ -115,6 +121,7 @@ TEST(zero_is_the_default_of_every_option)
     CHECK_EQ(zero.sched.injector_every, 61);
     CHECK_EQ(zero.sched.pass_picks, 61);
     CHECK_EQ(zero.sched.pass_ns, 100000);
+    CHECK_EQ(zero.offload_max, 4 * rv_cpus_usable());
     CHECK_STR_EQ(zero.name, "reeve");
     CHECK_EQ(zero.cpus, NULL);
 }
@@ -519,4 +526,52 @@ TEST(posted_work_is_served_every_injector_every_picks)
     CHECK_LE(often, 3);
     CHECK_GT(rarely, 100);
     CHECK_LE(rarely, 1000);
+}
+
+static RV_ATOMIC(uint32_t) unblocked; /* a futex */
+
+static int block(void *arg)
+{
+    (void)arg;
+    while (rv_load_acquire(&unblocked) == 0) /* pairs with unblock() */
+        syscall(SYS_futex, &unblocked, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+    return 0;
+}
+
+static void unblock(void)
+{
+    rv_store_release(&unblocked, 1u);
+    syscall(SYS_futex, &unblocked, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+static int offload_block(void *arg)
+{
+    return reeve_offload(block, arg, 0);
+}
+
+static int block_five(void *arg)
+{
+    (void)arg;
+    reeve_group g = { 0 };
+    for (int i = 0; i < 5; i++)
+        CHECK_OK(reeve_go(offload_block, NULL, .group = &g));
+    while (stats_of(reeve_self()).offload_queued_live != 3)
+        CHECK_OK(reeve_sleep(reeve_in(REEVE_MS)));
+    while (threads_named("lane/off") != 2) /* each names itself, once it runs */
+        CHECK_OK(reeve_sleep(reeve_in(REEVE_MS)));
+    CHECK_EQ(stats_of(reeve_self()).offload_threads_live, 2);
+    unblock();
+    return reeve_group_wait(&g, LONG);
+}
+
+static int block_in_vain(void *arg)
+{
+    return reeve_offload(block, arg, LONG);
+}
+
+TEST(offload_max_is_how_many_calls_block_at_a_time)
+{
+    uring_or_skip();
+    CHECK_OK(reeve_run(block_five, NULL, .workers = 2, .offload_max = 2, .name = "lane"));
+    CHECK_EQ(reeve_run(block_in_vain, NULL, .workers = 1, .offload_max = REEVE_NONE), -ENOTSUP);
 }

@@ -399,7 +399,7 @@ TEST(counters_only_grow_while_the_workers_go_on)
             posted++;
         }
         struct reeve_stats is = stats_of(rt);
-        for (size_t at = 0; at < sizeof is; at += sizeof(uint64_t))
+        for (size_t at = 0; at < offsetof(struct reeve_stats, classes); at += sizeof(uint64_t))
             if (!is_gauge(at))
                 CHECK_GE(*(uint64_t *)((char *)&is + at), *(uint64_t *)((char *)&was + at));
         CHECK_EQ(is.workers, 2);
@@ -413,4 +413,28 @@ TEST(counters_only_grow_while_the_workers_go_on)
     CHECK_EQ(was.failed, posted * 25);
     CHECK_EQ(was.tasks_live, 0);
     reeve_destroy(rt);
+}
+
+/* ---- calls that block ------------------------------------------------------------------------ */
+
+static int offload_some(void *arg)
+{
+    (void)arg;
+    struct reeve_stats st = now();
+    CHECK_EQ(st.offload_threads_live, 0);
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(reeve_offload(end_well, NULL, 0), 3);
+    CHECK_EQ(reeve_offload(end_badly, NULL, 0), -EIO);
+    st = now();
+    CHECK_EQ(st.offloads, 5);
+    CHECK_EQ(st.offloads_removed, 0);
+    CHECK_EQ(st.offload_queued_live, 0);
+    CHECK_GE(st.offload_threads_live, 1);
+    CHECK_GE(st.offload_threads_peak, st.offload_threads_live);
+    return 0;
+}
+
+TEST(blocking_calls_are_counted)
+{
+    CHECK_EQ(run(offload_some, 1), 0);
 }

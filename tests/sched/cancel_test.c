@@ -709,3 +709,91 @@ TEST(a_tree_that_grows_while_it_is_cancelled_is_reached_everywhere)
 {
     CHECK_EQ(host_run(4, 10000, cancels_growing_trees, NULL), 0);
 }
+
+/* ---- shields ---- */
+
+static int cleans_up(void *arg)
+{
+    struct host_event never = { 0 };
+    int *seen = arg;
+    reeve_task *t;
+    CHECK_EQ(host_wait(&never, 0), -ECANCELED);
+    CHECK_EQ(reeve_shield(0), -EINVAL);
+    CHECK_EQ(reeve_shield(-1), -EINVAL);
+    reeve_time start = reeve_now();
+    CHECK_OK(reeve_shield(start + 100));
+    CHECK_EQ(reeve_sleep(start + 10), 0); /* waits work again */
+    CHECK_EQ(reeve_now(), start + 10);
+    CHECK_OK(reeve_spawn(&t, host_nothing, NULL)); /* and what is spawned from here on starts */
+    int result = 77;
+    CHECK_OK(reeve_join(t, &result, 0));
+    CHECK_EQ(result, 0);
+    reeve_group g = { 0 };
+    CHECK_OK(reeve_go(host_nothing, NULL, .group = &g));
+    CHECK_EQ(reeve_group_wait(&g, 0), 0);
+    CHECK_EQ(host_wait(&never, 0), -ETIMEDOUT); /* until then */
+    CHECK_EQ(reeve_now(), start + 100);
+    CHECK_EQ(reeve_sleep(start + 200), -ETIMEDOUT);
+    ++*seen;
+    return 0;
+}
+
+static int cancels_what_cleans_up(void *arg)
+{
+    reeve_task *t;
+    CHECK_OK(reeve_spawn(&t, cleans_up, arg));
+    CHECK_OK(reeve_sleep(reeve_in(10)));
+    reeve_cancel(t);
+    return reeve_join(t, NULL, 0);
+}
+
+TEST(under_a_shield_waits_and_children_work_until_it_ends)
+{
+    int seen = 0;
+    CHECK_EQ(host_run_virtual(1, cancels_what_cleans_up, &seen), 0);
+    CHECK_EQ(host_run_virtual(3, cancels_what_cleans_up, &seen), 0);
+    CHECK_EQ(seen, 2);
+}
+
+static int waits_in_vain(void *arg)
+{
+    struct host_event never = { 0 };
+    *(int *)arg = host_wait(&never, 0);
+    return 0;
+}
+
+/* A shield taken before the cancellation, and one child on either side of it. */
+static int shields_half_of_its_children(void *arg)
+{
+    int *results = arg;
+    CHECK_OK(reeve_go(waits_in_vain, &results[0]));
+    CHECK_OK(reeve_sleep(reeve_in(5)));
+    CHECK_OK(reeve_shield(reeve_in(1000)));
+    CHECK_OK(reeve_go(waits_in_vain, &results[1]));
+    reeve_task *t;
+    CHECK_OK(reeve_spawn(&t, waits_in_vain, &results[2]));
+    CHECK_OK(reeve_sleep(reeve_in(100)));
+    reeve_cancel(t); /* meant for the child itself: that holds */
+    CHECK_OK(reeve_join(t, NULL, 0));
+    CHECK_EQ(results[2], -ECANCELED);
+    return 0;
+}
+
+static int cancels_the_shielded(void *arg)
+{
+    reeve_task *t;
+    CHECK_OK(reeve_spawn(&t, shields_half_of_its_children, arg));
+    CHECK_OK(reeve_sleep(reeve_in(50)));
+    reeve_cancel(t);
+    return reeve_join(t, NULL, 0);
+}
+
+TEST(a_shield_covers_what_is_spawned_under_it_and_nothing_older)
+{
+    for (uint32_t workers = 1; workers < 4; workers++) {
+        int results[3] = { 77, 77, 77 };
+        CHECK_EQ(host_run_virtual(workers, cancels_the_shielded, results), 0);
+        CHECK_EQ(results[0], -ECANCELED);
+        CHECK_EQ(results[1], -ETIMEDOUT);
+    }
+}
