@@ -59,6 +59,28 @@ echo_server() {
     [ $end -eq "$want" ] || { echo "ended with status $end, not $want" >>"$output"; return 1; }
 }
 
+# The servers above are its real work; here its arithmetic, and an open loop against one of them, in
+# which every request that was due must be answered and none dropped.
+echo_load_alone() {
+    local port status=0
+    ./echo_load --help >"$output" 2>&1 || return 1
+    ./echo_load --self-test >>"$output" 2>&1 || return 1
+    port=$(free_port)
+    ./echo "127.0.0.1:$port" --workers 1 >>"$output" 2>&1 &
+    server=$!
+    await_port "$port" || return 1
+    timeout 30 ./echo_load "127.0.0.1:$port" --conns 7 --rate 1000 --arrivals constant --json \
+        --warmup 0 --seconds 1 >>"$output" 2>&1 || status=$?
+    kill -TERM "$server"
+    wait "$server" 2>/dev/null
+    server=
+    [ $status -eq 0 ] || { echo "the open loop failed with status $status" >>"$output"; return 1; }
+    if ! grep -q '"requests":1000,.*"dropped":0' "$output"; then
+        echo "an open loop of 1000 requests did not count 1000" >>"$output"
+        return 1
+    fi
+}
+
 # prints PROGRAM: it must end well, and print what its opening comment shows; dots stand for anything.
 prints() {
     local want
@@ -85,11 +107,11 @@ run_example() {
     01_echo)
         echo_server 7000 143 ./01_echo
         ;;
-    0[2-7]_*)
+    0[2-9]_*|10_*)
         prints "$1"
         ;;
     echo_load)
-        ./echo_load --help >"$output" 2>&1 # the servers above are its real work
+        echo_load_alone
         ;;
     *)
         echo "run_all.sh does not know how to run it" >"$output"

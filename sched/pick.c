@@ -215,9 +215,22 @@ static __attribute__((noinline, cold)) uint64_t serve_oldest(struct rv_lane *l)
     return rv_deque_take_oldest(&l->deque);
 }
 
+/* For tests: any order that the queues allow, instead of the one that they are served in. */
+static __attribute__((noinline, cold)) void shuffle(struct rv_worker *w, struct rv_lane *l)
+{
+    uint32_t draw = rv_random(w);
+    l->turn = draw >> 8;
+    l->oldest_in = 1 + (draw >> 16) % 4;
+    w->injector_in = 1 + (int32_t)((draw >> 20) % 4);
+    if (draw >> 31)
+        w->slot_run = SLOT_RUN_MAX; /* the slot queues like anybody */
+}
+
 RV_ALWAYS uint64_t take_queues(struct rv_worker *w, struct rv_lane *l)
 {
     uint64_t e;
+    if (__builtin_expect(w->sched->random, 0))
+        shuffle(w, l);
     if (--l->oldest_in <= 0 && (e = serve_oldest(l)) != 0)
         return e;
     if (l == &w->lane[RV_NORMAL]) {

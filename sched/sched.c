@@ -109,6 +109,9 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
     s->stack_class = o->stack_class;
     s->injector_every = o->injector_every;
     s->pass_picks = o->pass_picks;
+#ifdef RV_RANDOM_SCHED
+    s->random = true;
+#endif
     s->us_tsc = o->pass_ns ? rv_tsc_per_us() : 1;
     s->pass_tsc = (uint64_t)o->pass_ns * s->us_tsc / 1000;
     s->worth_tsc = (uint64_t)(o->worth_ns ? o->worth_ns : WORTH_NS) * s->us_tsc / 1000;

@@ -161,7 +161,7 @@ struct rv_sched {
     uint32_t tasks_max;
     uint8_t stack_class;
     bool light_fences; /* membarrier makes a parker's fence reach the producers */
-    bool random;       /* tests: random picks */
+    bool random;       /* tests: picks in any order that the queues allow */
     int32_t pid, signal; /* the process, and what is sent to a worker's thread; see signal.c */
     int64_t rescue_ns; /* how long a worker may do nothing that can be seen; 0: nobody looks */
     struct rv_watchdog *watchdog; /* NULL: there is none */

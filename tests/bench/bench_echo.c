@@ -16,6 +16,8 @@
  *     64B_x500              500  a saturated server, large batches
  *     64B_x500_w2           500  two workers against one; the load shares their CPUs
  *     idle_10k            10000  resident memory per connection that is doing nothing
+ *     stall_64pct            64  handlers that compute: open loop, many stalls of 1 ms
+ *     stall_rare             64  open loop, rare stalls of 20 ms: what they do to the others
  *     idle_wakeups          100  how often a server wakes while nothing happens
  */
 #include "tests/bench/harness.h"
@@ -24,10 +26,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { SIDES_MAX = 5, STOP_MS = 10000 };
+enum { SIDES_MAX = 5, STOP_MS = 10000, LAG_MAX_US = 1000 };
 
 /* One server in a comparison, and what was measured of it. */
 struct side {
@@ -35,6 +38,7 @@ struct side {
     char path[BENCH_PATH + 64];
     int workers;
     bool stats; /* takes --stats, prints "enters" */
+    const char *const *more; /* further arguments */
     struct bench_samples cpu, rate, p50, p99, p999, enters;
 };
 
@@ -45,6 +49,7 @@ struct sides {
 
 static const char *server_override;
 static bool demo;
+static int stall_workers = 2;
 
 static struct side *side_add(struct sides *s, const char *name, const char *path)
 {
@@ -79,13 +84,13 @@ static void add_others(struct bench *b, struct sides *s)
         side_add(s, "go", go);
 }
 
-static int start(struct bench *b, struct bench_proc *p, const struct side *side, bool shared,
-                 char addr[64])
+static int start(struct bench *b, struct bench_proc *p, const struct side *side,
+                 const struct bench_load *load, bool shared, char addr[64])
 {
-    int cpus[2] = { b->cpu_server, b->cpu_load };
     struct bench_server how = {
-        .path = side->path, .workers = side->workers, .cpus = cpus, .cpus_n = side->workers,
-        .stats = side->stats, .shared_cpu = shared,
+        .path = side->path, .workers = side->workers, .cpus = b->cpus, .cpus_n = side->workers,
+        .stats = side->stats, .shared_cpu = shared, .realtime = load && load->realtime,
+        .more = side->more,
     };
     return bench_server_start(b, p, &how, addr);
 }
@@ -99,19 +104,31 @@ static void stop(struct bench *b, struct bench_proc *p, const struct side *side)
                    p->said);
 }
 
+/* Says what makes an open loop's latencies less than the truth about the server. */
+static void check_load(const struct side *side, const struct bench_loaded *got)
+{
+    if (got->dropped > 0)
+        fprintf(stderr, "note: %.0f requests to %s were dropped; percentiles are of the others\n",
+                got->dropped, side->path);
+    if (got->lag_p99_us > LAG_MAX_US)
+        fprintf(stderr, "note: the load of %s was late itself, p99 %.0f us\n", side->path,
+                got->lag_p99_us);
+}
+
 /* One server, loaded once. */
 static int measure(struct bench *b, struct side *side, struct bench_load load, bool shared)
 {
     struct bench_proc p;
     struct bench_loaded got;
     char addr[64];
-    if (start(b, &p, side, shared, addr) < 0)
+    if (start(b, &p, side, &load, shared, addr) < 0)
         return -EIO;
     load.watch = p.pid;
     int r = bench_load_run(b, addr, &load, &got);
     stop(b, &p, side);
     if (r < 0)
         return r;
+    check_load(side, &got);
     bench_add(&side->cpu, got.cpu_ns_per_req);
     bench_add(&side->rate, got.req_per_s);
     bench_add(&side->p50, got.p50_us);
@@ -125,12 +142,14 @@ static int measure(struct bench *b, struct side *side, struct bench_load load, b
 
 /* Rounds in which every side has its turn. False: reeve's server cannot be measured. */
 static bool take_turns(struct bench *b, struct sides *s, const char *case_name,
-                       const struct bench_load *load, int rounds, bool shared)
+                       const struct bench_load *common, int rounds, bool shared)
 {
+    struct bench_load load = *common;
     bool lost[SIDES_MAX] = { false };
     for (int round = 0; round < rounds && (round == 0 || bench_time_left(b)); round++)
         for (int i = 0; i < s->n; i++) {
-            if (lost[i] || measure(b, &s->v[i], *load, shared) == 0)
+            load.seed = round + 1; /* the same for every side */
+            if (lost[i] || measure(b, &s->v[i], load, shared) == 0)
                 continue;
             lost[i] = true;
             bench_fail(b, case_name, "%s could not be measured", s->v[i].path);
@@ -201,6 +220,58 @@ static void run_two_workers(struct bench *b, const struct bench_case *c)
         emit_all(b, c->name, &s);
 }
 
+/*
+ * Requests that make the server compute, in an open loop; server and load share all CPUs, and the
+ * load has the higher priority. `us` of computing for each request that asks for it, `share` of all
+ * CPUs' time in total. If they are rare, they are spread evenly: two at once, which leave a server
+ * of two threads nobody to answer, would be a matter of luck. Then the percentiles are those of the
+ * requests that do not compute.
+ */
+static void run_stalls(struct bench *b, const char *case_name, int us, double share, bool rare)
+{
+    enum { CONNS_EACH = 32, RATE_EACH = 2500 };
+    static const char *const raw[] = { "--stall", "64", NULL };
+    static const char *const on[] = { "--stall", "64", "--rescue", "on", NULL };
+    static const char *const off[] = { "--stall", "64", "--rescue", "off", NULL };
+    static struct sides s;
+    int n = stall_workers;
+    if (b->cpus_n < n) {
+        bench_skip(case_name, "it needs %d CPUs", n);
+        return;
+    }
+    if (!b->realtime)
+        bench_skip("real-time priority", "it is not permitted, so other programs' use of these "
+                   "CPUs shows in the latencies of %s", case_name);
+    s.n = 0;
+    add_raw(b, &s, "stall_reeve");
+    add_raw(b, &s, "stall_reeve");
+    s.v[1].name = "rescue_off";
+    add_raw(b, &s, "raw_epoll");
+    s.v[0].more = on;
+    s.v[1].more = off;
+    s.v[2].more = raw;
+    for (int i = 0; i < s.n; i++)
+        s.v[i].workers = n;
+    struct bench_load load = {
+        .conns = CONNS_EACH * n, .threads = n, .size = 64, .cpus_n = n, .realtime = true,
+        .warmup = 0.15, .seconds = b->quick ? 0.8 : 3, .rate = RATE_EACH * n,
+        .spin_us = us, .share = share * 1e6 / us / RATE_EACH, .even = rare, .plain = rare,
+    };
+    memcpy(load.cpus, b->cpus, sizeof load.cpus);
+    if (take_turns(b, &s, case_name, &load, b->quick ? 1 : 11, true))
+        emit_all(b, case_name, &s);
+}
+
+static void run_stall_64pct(struct bench *b, const struct bench_case *c)
+{
+    run_stalls(b, c->name, 1000, 0.64, false);
+}
+
+static void run_stall_rare(struct bench *b, const struct bench_case *c)
+{
+    run_stalls(b, c->name, 20000, 0.05, true);
+}
+
 /* As many idle connections as were asked for, or as the descriptor limit allows. */
 static int idle_possible(long wanted)
 {
@@ -217,7 +288,7 @@ static int hold_idle(struct bench *b, struct side *side, int idle, struct bench_
 {
     char addr[64];
     struct bench_loaded ignored;
-    if (start(b, server, side, b->cpu_load == b->cpu_server, addr) < 0)
+    if (start(b, server, side, NULL, b->cpu_load == b->cpu_server, addr) < 0)
         return -EIO;
     struct bench_load warm = echo_load(b, 64, 1);
     struct bench_load hold = { .idle = idle, .seconds = 600, .cpus = { b->cpu_load }, .cpus_n = 1 };
@@ -344,6 +415,13 @@ static int option(const char *name, const char *value)
         demo = true;
         return 1;
     }
+    if (!strcmp(name, "--workers") && value) {
+        stall_workers = atoi(value);
+        if (stall_workers >= 1 && stall_workers <= BENCH_CPUS_MAX)
+            return 2;
+        fprintf(stderr, "bench_echo: --workers takes 1 to %d\n", BENCH_CPUS_MAX);
+        exit(1);
+    }
     if (!strcmp(name, "--server") && value) {
         server_override = value;
         return 2;
@@ -358,6 +436,8 @@ int main(int argc, char **argv)
         { .name = "64B_x50", .run = run_echo, .arg = 50 },
         { .name = "64B_x500", .run = run_echo, .arg = 500 },
         { .name = "64B_x500_w2", .run = run_two_workers, .arg = 500 },
+        { .name = "stall_64pct", .run = run_stall_64pct },
+        { .name = "stall_rare", .run = run_stall_rare },
         { .name = "idle_10k", .run = run_idle_memory, .arg = 10000 },
         { .name = "idle_wakeups", .run = run_idle_wakeups, .arg = 100 },
     };
@@ -365,6 +445,7 @@ int main(int argc, char **argv)
         .name = "echo", .cases = cases, .cases_n = sizeof cases / sizeof cases[0],
         .option = option, .instead = run_demo,
         .usage = "  --server PATH  measure this server instead of reeve's echo example\n"
+                 "  --workers N  of the stall cases (2); load and connections grow with them\n"
                  "  --demo       a table to look at, in 15 to 20 seconds\n",
     };
     return bench_main(&program, argc, argv);

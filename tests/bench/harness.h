@@ -30,7 +30,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { BENCH_SAMPLES_MAX = 64, BENCH_REPS = 10, BENCH_PATH = 4096 };
+enum { BENCH_SAMPLES_MAX = 64, BENCH_REPS = 10, BENCH_PATH = 4096, BENCH_CPUS_MAX = 64 };
 
 /* ---- samples ------------------------------------------------------------------------------- */
 
@@ -112,7 +112,10 @@ struct bench {
     const struct bench_program *program;
     bool json, quick, peers;
     int cpu_server, cpu_load; /**< the first two CPUs we may use; equal if there is only one */
+    int cpus[BENCH_CPUS_MAX]; /**< all CPUs we may use, in order */
+    int cpus_n;
     bool raised;              /**< we may run processes at a raised priority */
+    bool realtime;            /**< and at a real-time one */
     char bindir[BENCH_PATH];  /**< the folder of this program: .../tests/bench */
     char source[BENCH_PATH];  /**< tests/bench in the source tree; "" if it was not found */
     char peerdir[BENCH_PATH]; /**< bindir/peers, where peers are built */
@@ -160,6 +163,7 @@ struct bench_spawn {
     const int *cpus;         /**< where it may run; NULL: anywhere */
     int cpus_n;
     int nice;                /**< tried, not insisted on */
+    int fifo;                /**< a real-time priority, tried before nice; 0: none */
 };
 
 /** Starts it with its descriptor limit raised to the hard one. 0, or -errno. */
@@ -198,6 +202,12 @@ struct bench_server {
     int cpus_n;
     bool stats;      /**< pass --stats */
     bool shared_cpu; /**< the load runs there too: it gets the higher priority */
+    /**
+     * Run at a real-time priority where we may, below that of a load that is realtime too: so what
+     * else goes on on this machine delays neither, and latencies are those of the server.
+     */
+    bool realtime;
+    const char *const *more; /**< further arguments, up to a NULL; or NULL */
 };
 
 /** Starts `PATH 127.0.0.1:PORT --workers N --cpu LIST`; `addr`: where it listens. 0, or -errno. */
@@ -207,14 +217,22 @@ int bench_server_start(struct bench *b, struct bench_proc *p, const struct bench
 struct bench_load {
     int conns, idle, threads, size;
     double warmup, seconds;
-    int cpus[2];
+    int cpus[BENCH_CPUS_MAX];
     int cpus_n;
-    pid_t watch; /**< whose CPU time to report; 0: nobody's */
+    pid_t watch;    /**< whose CPU time to report; 0: nobody's */
+    bool realtime;  /**< as for a server */
+    double rate;    /**< open loop, so many requests per second; 0: closed loop */
+    int seed;       /**< of its schedule */
+    int spin_us;    /**< not 0: some requests ask the server to spin so long, */
+    double share;   /**< this share of them, */
+    bool even;      /**< evenly spread, not drawn at random */
+    bool plain;     /**< the percentiles are to be those of the requests that do not spin */
 };
 
 /** What echo_load measured; see its --json, and its source for where CPU time comes from. */
 struct bench_loaded {
     double cpu_ns_per_req, req_per_s, p50_us, p99_us, p999_us, requests_all, load_cpu_ns_per_req;
+    double dropped, lag_p99_us; /**< open loop: how many, and how late the load itself was */
 };
 
 /** Starts echo_load and returns once all its connections are open. 0, or -errno. */

@@ -183,9 +183,12 @@ TEST(a_write_to_a_peer_that_never_reads_times_out)
 enum { ABYSS = 32 << 20 };
 static char abyss[ABYSS]; /* more than any peer takes that does not read */
 
+static RV_ATOMIC(int) begun;
+
 static int write_abyss(void *arg)
 {
     struct writing *w = arg;
+    rv_add_acq_rel(&begun, 1);
     w->result = reeve_write(w->fd, abyss, sizeof abyss, LONG);
     return 0;
 }
@@ -197,11 +200,13 @@ static int closed_while_writing(void *arg)
     struct pair p = pair_make();
     struct writing w[3];
     struct reeve_group g = { 0 };
+    rv_store_relaxed(&begun, 0);
     for (int i = 0; i < 3; i++) {
         w[i] = (struct writing){ .fd = p.fd };
         CHECK_EQ(reeve_spawn(NULL, write_abyss, &w[i], .group = &g), 0);
     }
-    CHECK_EQ(reeve_sleep(SOON), 0);
+    while (rv_load_acquire(&begun) < 3)
+        CHECK_EQ(reeve_sleep(0), 0);
     CHECK_EQ(reeve_close(p.fd), 0);
     CHECK_EQ(reeve_group_wait(&g, LONG), 0);
     for (int i = 0; i < 3; i++) /* on another worker one may come too late to wait at all */

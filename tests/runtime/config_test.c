@@ -519,6 +519,9 @@ static int longest_wait(void *arg)
 
 TEST(posted_work_is_served_every_injector_every_picks)
 {
+#ifdef RV_RANDOM_SCHED
+    SKIP("this build picks in any order");
+#endif
     uring_or_skip();
     int often = reeve_run(longest_wait, NULL, .workers = 1, .injector_every = 3);
     int rarely = reeve_run(longest_wait, NULL, .workers = 1, .injector_every = 1000);

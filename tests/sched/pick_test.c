@@ -67,6 +67,7 @@ static int spawns_yielders(void *arg)
 
 TEST(tasks_that_yield_take_turns_in_the_order_in_which_they_came)
 {
+    host_needs_order();
     note_nothing();
     CHECK_EQ(host_run_virtual(1, spawns_yielders, NULL), 0);
     CHECK_EQ(ran.n, 15);
@@ -198,6 +199,7 @@ static int yields_beside_growth(void *arg)
 
 TEST(woken_tasks_and_a_growing_tree_of_fresh_ones_take_turns)
 {
+    host_needs_order();
     note_nothing();
     CHECK_EQ(host_run_virtual(1, yields_beside_growth, NULL), 0);
 }

@@ -104,6 +104,7 @@ TEST(from_a_deque_the_oldest_is_taken)
 
 TEST(a_slot_is_taken_in_the_last_pass_and_when_it_has_aged)
 {
+    host_needs_order();
     struct host *h = begin(2);
     struct rv_worker *victim = h->s.workers[0], *thief = h->s.workers[1];
     uint64_t entry = entry_of(h, make(h, NULL, 0));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * raw.h -- what the two raw servers share: their command line, their listening socket, their CPUs.
+ * raw.h -- what these servers share: their command line, their listening socket, their CPUs.
  *
  * A header of static inlines, so that each server stays one translation unit that reads from top to
  * bottom. Nothing here runs per request.
@@ -32,6 +32,8 @@ struct raw_opts {
     int threads;
     int cpus[RAW_THREADS_MAX]; /* thread i runs on cpus[i % cpus_n]; none: wherever it likes */
     int cpus_n;
+    size_t stall_bytes; /* not 0: requests of this size may ask to spin (stall.h) */
+    bool rescue_off, stats; /* for those who have a rescue, or counters */
 };
 
 /** One sentence on stderr, exit 1. */
@@ -57,26 +59,44 @@ static inline void raw_parse_cpus(const char *prog, const char *list, struct raw
     }
 }
 
-/** --workers is --threads, --stats is always on: the echo example's command line works here too. */
+/** A whole number, or 0. */
+static inline long raw_number(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    return *end ? 0 : n;
+}
+
+/** --workers is --threads: the echo example's command line works here too. */
 static inline struct raw_opts raw_parse(int argc, char **argv)
 {
     struct raw_opts o = { .threads = 1 };
+    long stall = 0;
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (more && (!strcmp(argv[i], "--threads") || !strcmp(argv[i], "--workers")))
-            o.threads = atoi(argv[++i]);
+            o.threads = (int)raw_number(argv[++i]);
         else if (more && !strcmp(argv[i], "--cpu"))
             raw_parse_cpus(argv[0], argv[++i], &o);
+        else if (more && !strcmp(argv[i], "--stall"))
+            stall = raw_number(argv[++i]);
+        else if (more && !strcmp(argv[i], "--rescue"))
+            o.rescue_off = !strcmp(argv[++i], "off");
+        else if (!strcmp(argv[i], "--stats"))
+            o.stats = true;
         else if (argv[i][0] != '-' && !o.addr)
             o.addr = argv[i];
-        else if (strcmp(argv[i], "--stats") != 0)
-            raw_die("%s: what is '%s'? usage: HOST:PORT [--cpu LIST] [--threads N]", argv[0],
-                    argv[i]);
+        else
+            raw_die("%s: what is '%s'? usage: HOST:PORT [--cpu LIST] [--threads N] "
+                    "[--stall BYTES]", argv[0], argv[i]);
     }
     if (!o.addr || !strrchr(o.addr, ':'))
         raw_die("%s: usage: HOST:PORT [--cpu LIST] [--threads N]", argv[0]);
     if (o.threads < 1 || o.threads > RAW_THREADS_MAX)
         raw_die("%s: --threads must be between 1 and %d", argv[0], RAW_THREADS_MAX);
+    if (stall != 0 && (stall < 4 || stall > 4096))
+        raw_die("%s: --stall takes the size of a request, 4 to 4096", argv[0]);
+    o.stall_bytes = (size_t)stall;
     return o;
 }
 

@@ -7,7 +7,10 @@
  * nothing (level triggered costs one poll more per request). All connections of a thread share one
  * buffer, which stays in the first-level cache.
  *
- *     raw_epoll HOST:PORT [--cpu LIST] [--threads N]      SIGTERM: prints "requests M" and ends
+ *     raw_epoll HOST:PORT [--cpu LIST] [--threads N] [--stall BYTES]
+ *
+ * SIGTERM: prints "requests M" and ends. With --stall requests have that size and may ask for CPU
+ * time before the answer (stall.h).
  *
  * (1) Bytes that the socket did not take are kept in `rest`; the connection is not read again until
  *     they are gone, so bytes stay in order and a client that does not read holds one buffer.
@@ -19,6 +22,7 @@
  * its own thread.
  */
 #include "raw.h"
+#include "stall.h"
 
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -44,6 +48,7 @@ struct server {
 static struct raw_opts opts;
 static struct server *servers;
 static struct conn *conns;
+static struct stall *stalls; /* a row for each connection, if requests may stall */
 static size_t conns_n;
 static int door, signals, stop_event;
 
@@ -61,6 +66,8 @@ static void on_accept(struct server *s)
     while ((fd = accept4(door, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         if ((size_t)fd >= conns_n)
             raw_die("descriptor %d is beyond the table of %zu", fd, conns_n);
+        if (stalls)
+            stalls[fd] = (struct stall){ 0 };
         struct server *to = &servers[s->dealt++ % (unsigned)opts.threads];
         watch(to->ep, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLRDHUP | EPOLLET);
     }
@@ -107,6 +114,21 @@ static int flush_rest(struct server *s, int fd)
     return 1;
 }
 
+/* Answers n bytes, request by request if each may stall. How many went out; -1: the peer is gone.
+ * What does not go out has spun all the same. */
+static ssize_t answer(struct server *s, int fd, size_t n)
+{
+    size_t due = 0, out = 0;
+    while (due < n) {
+        due += stalls ? stall_next(&stalls[fd], opts.stall_bytes, s->buf + due, n - due) : n;
+        ssize_t sent = send(fd, s->buf + out, due - out, MSG_NOSIGNAL);
+        if (sent < 0 && errno != EAGAIN)
+            return -1;
+        out += sent < 0 ? 0 : (size_t)sent;
+    }
+    return (ssize_t)out;
+}
+
 static void on_ready(struct server *s, int fd, uint32_t events)
 {
     if (conns[fd].rest) {
@@ -124,9 +146,7 @@ static void on_ready(struct server *s, int fd, uint32_t events)
             return;
         }
         s->requests++;
-        ssize_t sent = send(fd, s->buf, (size_t)n, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EAGAIN)
-            sent = 0;
+        ssize_t sent = answer(s, fd, (size_t)n);
         if (sent < 0 || (sent < n && !keep_rest(s, fd, s->buf + sent, (size_t)(n - sent)))) {
             hang_up(fd);
             return;
@@ -164,7 +184,8 @@ int main(int argc, char **argv)
     conns_n = raw_fds_max();
     conns = calloc(conns_n, sizeof *conns);
     servers = calloc((size_t)opts.threads, sizeof *servers);
-    if (!conns || !servers)
+    stalls = opts.stall_bytes ? calloc(conns_n, sizeof *stalls) : NULL;
+    if (!conns || !servers || (opts.stall_bytes && !stalls))
         raw_die("out of memory");
     signals = raw_signals();
     stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

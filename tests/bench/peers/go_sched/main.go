@@ -7,7 +7,10 @@
 // Prints "CASE ns_per_op rss_bytes": the median of 7 rounds after one that does not count, and the
 // peak of resident memory during the case. One operation is: yield, a yield; spawn_join, a
 // goroutine started and waited for; spawn_1M, one of a million goroutines that are all started,
-// then all waited for; skynet_1M, one of the million leaves of the tree.
+// then all waited for; skynet_1M, one of the million leaves of the tree; chan_roundtrip, a
+// rendezvous there and one back; chan_Np, an item that one of N producers sends to one consumer,
+// through a channel that holds 128, with at least two workers; mutex, a lock and an unlock by as
+// many goroutines as there are workers.
 package main
 
 import (
@@ -79,6 +82,82 @@ func skynetMillion() (ops int) {
 	return million
 }
 
+func chanRoundtrip() (ops int) {
+	const n = 500000
+	there, back := make(chan uint64), make(chan uint64)
+	go func() {
+		for v := range there {
+			back <- v + 1
+		}
+	}()
+	var v uint64
+	for i := 0; i < n; i++ {
+		there <- v
+		v = <-back
+	}
+	close(there)
+	if v != n {
+		die("%d round trips instead of %d", v, n)
+	}
+	return n
+}
+
+func transfer(producers uint64) (ops int) {
+	const n = million
+	c := make(chan uint64, 128)
+	for p := uint64(0); p < producers; p++ {
+		go func(from, to uint64) {
+			for i := from; i < to; i++ {
+				c <- i
+			}
+		}(p*n/producers, (p+1)*n/producers)
+	}
+	var sum uint64
+	for i := 0; i < n; i++ {
+		sum += <-c
+	}
+	if sum != n*(n-1)/2 {
+		die("the items add up to %d", sum)
+	}
+	return n
+}
+
+// atLeastTwo runs a round with two workers if there is but one.
+func atLeastTwo(round func() int) (ops int) {
+	if was := runtime.GOMAXPROCS(0); was < 2 {
+		defer runtime.GOMAXPROCS(was)
+		runtime.GOMAXPROCS(2)
+	}
+	return round()
+}
+
+func from1() (ops int) { return atLeastTwo(func() int { return transfer(1) }) }
+func from2() (ops int) { return atLeastTwo(func() int { return transfer(2) }) }
+func from8() (ops int) { return atLeastTwo(func() int { return transfer(8) }) }
+
+func mutex() (ops int) {
+	const n = million
+	var lock sync.Mutex
+	var wg sync.WaitGroup
+	workers, guarded := runtime.GOMAXPROCS(0), 0
+	wg.Add(workers)
+	for w := 0; w < workers; w++ {
+		go func() {
+			for i := 0; i < n; i++ {
+				lock.Lock()
+				guarded++
+				lock.Unlock()
+			}
+			wg.Done()
+		}()
+	}
+	wg.Wait()
+	if guarded != workers*n {
+		die("the mutex let two in")
+	}
+	return guarded
+}
+
 func die(format string, args ...interface{}) {
 	fmt.Fprintf(os.Stderr, "go_sched: "+format+"\n", args...)
 	os.Exit(1)
@@ -123,6 +202,9 @@ func main() {
 	}{
 		{"yield", yield}, {"spawn_join", spawnJoin},
 		{"spawn_1M", spawnMillion}, {"skynet_1M", skynetMillion},
+		{"chan_roundtrip", chanRoundtrip},
+		{"chan_1p", from1}, {"chan_2p", from2}, {"chan_8p", from8},
+		{"mutex", mutex},
 	}
 	workers, wanted := 1, map[string]bool{}
 	for i := 1; i < len(os.Args); i++ {

@@ -2,6 +2,8 @@
 
 //! What the two programs share: their command line, their CPUs, the runtime.
 
+pub mod many;
+
 use std::process::exit;
 
 pub struct Opts {

@@ -7,12 +7,16 @@
 //! Prints "CASE ns_per_op rss_bytes": the median of 7 rounds after one that does not count, and the
 //! peak of resident memory during the case. One operation is: yield, a yield; spawn_join, a task
 //! spawned and awaited; spawn_1M, one of a million tasks that are all spawned, then all awaited;
-//! skynet_1M, one of the million leaves of the tree.
+//! skynet_1M, one of the million leaves of the tree. Those of many.rs have one worker per CPU,
+//! whatever --workers says.
 
+use reeve_bench_tokio::many::{workers, Case, CASES};
 use reeve_bench_tokio::{die, parse, runtime};
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 const ROUNDS: usize = 7;
@@ -95,6 +99,45 @@ async fn run<F: Future<Output = u64>>(name: &str, round: impl Fn() -> F) {
     println!("{name} {:.2} {}", ns[ROUNDS / 2], peak());
 }
 
+/// Ends the program if a round takes longer than this: tokio 1.24 may never come to what was
+/// spawned from outside while tasks on all workers spawn their successors.
+const ROUND_MAX: Duration = Duration::from_secs(15);
+
+fn watch(case: &'static str, rounds: Arc<AtomicUsize>) {
+    std::thread::spawn(move || loop {
+        let before = rounds.load(Ordering::Relaxed);
+        std::thread::sleep(ROUND_MAX);
+        if rounds.load(Ordering::Relaxed) == before {
+            die(&format!("{case}: a round has not ended after {} s", ROUND_MAX.as_secs()));
+        }
+    });
+}
+
+/// The same for one of many.rs.
+fn run_many(case: &Case) {
+    let rt = runtime(workers());
+    let rounds = Arc::new(AtomicUsize::new(0));
+    watch(case.name, rounds.clone());
+    let busy = Arc::new(AtomicBool::new(true));
+    if let Some(beside) = case.beside {
+        beside(&rt, &busy);
+    }
+    peak_reset();
+    (case.round)(&rt);
+    let mut ns = Vec::new();
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        for _ in 0..case.times {
+            (case.round)(&rt);
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+        ns.push(begin.elapsed().as_nanos() as f64 / (case.times * case.ops) as f64);
+    }
+    busy.store(false, Ordering::Relaxed);
+    ns.sort_by(|a, b| a.total_cmp(b));
+    println!("{} {:.2} {}", case.name, ns[ROUNDS / 2], peak());
+}
+
 async fn run_all(wanted: Vec<String>) {
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     if is_wanted("yield") {
@@ -113,6 +156,11 @@ async fn run_all(wanted: Vec<String>) {
 
 fn main() {
     let opts = parse();
+    for case in &CASES {
+        if opts.words.is_empty() || opts.words.iter().any(|w| w == case.name) {
+            run_many(case);
+        }
+    }
     // A task of its own: so it runs on a worker and spawns into that worker's own queue.
     let all = run_all(opts.words);
     let ended = runtime(opts.workers).block_on(async { tokio::spawn(all).await });
