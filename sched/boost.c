@@ -32,7 +32,8 @@ static void look_for_it(struct rv_sched *s)
     for (uint32_t i = 0; i < s->nworkers; i++) {
         struct rv_worker *w = s->workers[i];
         rv_store_release(&w->promote, 1u); /* pairs with the exchange in rv_promote(); (1) */
-        rv_store_relaxed(&w->resched, 1u); /* which it makes at the next pass boundary: now */
+        /* It looks at the next pass boundary, which is now. */
+        rv_store_relaxed(&w->resched, (uint32_t)RV_RESCHED_NOW);
     }
     rv_injector_promote(s);
 }

@@ -192,5 +192,5 @@ void rv_heap_ask(struct rv_worker *w, struct rv_worker *victim)
     rv_count(&w->n.asked, 1);
     w->ask.fn = asked;
     rv_send(w->sched, victim, &w->ask.msg, RV_MSG_CALL);
-    rv_store_relaxed(&victim->resched, 1u);
+    rv_store_relaxed(&victim->resched, (uint32_t)RV_RESCHED_NOW);
 }

@@ -107,7 +107,8 @@ void rv_loan_back(struct rv_worker *w)
     if (!rv_cas(&w->loan.state, &lent, (uint32_t)RV_LOAN_NONE) && lent != RV_LOAN_NONE)
         await_holder(w);
     RV_ASSERT(rv_load_relaxed(&w->loan.state) == RV_LOAN_NONE);
-    rv_store_relaxed(&w->resched, 1u); /* what has completed meanwhile waits in its ring */
+    /* what has completed meanwhile waits in its ring */
+    rv_store_relaxed(&w->resched, (uint32_t)RV_RESCHED_NOW);
 }
 
 void rv_loan_called(struct rv_worker *w)
@@ -120,7 +121,7 @@ void rv_loan_called(struct rv_worker *w)
     /* The acquire pairs with the release in rv_loan_take(): the owner may not have been back since
      * the last time. */
     if (rv_load_relaxed(&l->in_rt) || rv_load_acquire(&l->state) != RV_LOAN_NONE) {
-        rv_store_relaxed(&w->resched, 1u);
+        rv_store_relaxed(&w->resched, (uint32_t)RV_RESCHED_NOW);
         return;
     }
     w->sched->engine->fetch(w);

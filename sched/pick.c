@@ -304,6 +304,8 @@ static unsigned choose(struct rv_worker *w, uint32_t classes)
 
 static __attribute__((noinline)) uint64_t next_by_class(struct rv_worker *w)
 {
+    if (w->dated_tsc != 0)
+        rv_heap_timed(w);
     uint32_t ready = w->ready | rv_load_relaxed(&w->sched->injector.ready);
     uint32_t classes = ((ready | ready >> 4) & 15) | RV_READY_QUEUES(RV_NORMAL);
     unsigned c = choose(w, classes);
@@ -332,6 +334,12 @@ void rv_tidy_ready(struct rv_worker *w)
         if (rv_lane_stealable(&w->lane[c]) + w->lane[c].pinned_len == 0)
             w->ready &= ~RV_READY_QUEUES(c);
     rv_show(w);
+}
+
+bool rv_pass_broken(struct rv_worker *w)
+{
+    const struct rv_engine *e = w->sched->engine;
+    return rv_load_relaxed(&w->resched) & RV_RESCHED_NOW || (e->arrived && e->arrived(w));
 }
 
 /* Draws the worker's next random number (xorshift, Marsaglia 2003). */
@@ -406,8 +414,6 @@ static inline void count_pick(struct rv_worker *w, struct rv_task *t, uint64_t e
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh)
 {
     rv_look_at_clock(w);
-    if (__builtin_expect(w->dated_tsc != 0, 0))
-        rv_heap_timed(w);
     for (;;) {
         uint64_t e = next_entry(w);
         if (e == 0)

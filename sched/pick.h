@@ -16,24 +16,26 @@
 struct rv_task *rv_pick(struct rv_worker *w, bool *ret_fresh);
 /* Takes what a queue entry names: the task, or NULL when somebody claimed it before. */
 struct rv_task *rv_claim(struct rv_worker *w, uint64_t entry, bool *ret_fresh);
-/* Tasks of a better class than NORMAL wait for I/O of this worker's, and some has completed. */
-static inline bool rv_urgent_arrived(struct rv_worker *w)
-{
-    const struct rv_engine *e = w->sched->engine;
-    return rv_load_relaxed(&w->urgent_io) != 0 && e->arrived && e->arrived(w);
-}
+/* Somebody wants a pass boundary; or tasks of a better class than NORMAL wait for I/O of this
+ * worker's, and some has completed. */
+bool rv_pass_broken(struct rv_worker *w);
 /* The pass has used up its picks or its time, somebody wants a pass boundary, or better tasks do.
  * */
 static inline bool rv_pass_over(struct rv_worker *w)
 {
-    return w->budget <= 0 || rv_load_relaxed(&w->resched) || rv_urgent_arrived(w);
+    if (__builtin_expect(rv_load_relaxed(&w->resched), 0) && rv_pass_broken(w))
+        return true;
+    return w->budget <= 0;
 }
 /* Around a task's wait for I/O of worker w's; `end` wherever it runs then. */
 static inline bool rv_urgent_begin(struct rv_worker *w, struct rv_task *t)
 {
     bool urgent = rv_class(t) > RV_NORMAL;
-    if (__builtin_expect(urgent, 0))
+    if (__builtin_expect(urgent, 0)) {
         rv_add_relaxed(&w->urgent_io, 1u);
+        /* Each pass begins so from now on. */
+        rv_or_relaxed(&w->resched, (uint32_t)RV_RESCHED_WATCH);
+    }
     return urgent;
 }
 static inline void rv_urgent_end(struct rv_worker *w, bool urgent)
@@ -56,8 +58,7 @@ static inline bool rv_need_resched(struct rv_worker *w)
 static inline void rv_look_at_clock(struct rv_worker *w)
 {
     uint64_t limit = w->sched->pass_tsc;
-    if ((w->budget % 8 == 0 || w->mean_tsc > w->sched->us_tsc) && limit &&
-        rv_tsc() - w->pass_tsc > limit)
+    if ((w->budget & w->clock_mask) == 0 && limit && rv_tsc() - w->pass_tsc > limit)
         w->budget = 1;
 }
 /* How far a frame lies below the record of its stack, in lines, as far as eight bits count. */

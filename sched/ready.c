@@ -141,7 +141,7 @@ static void place(struct rv_sched *s, struct rv_worker *w, struct rv_task *t, ui
     }
     rv_send(s, to, &t->msg, kind);
     if (c > RV_NORMAL) /* it looks into its inbox at the end of its pass: which is now */
-        rv_store_relaxed(&to->resched, 1u);
+        rv_store_relaxed(&to->resched, (uint32_t)RV_RESCHED_NOW);
 }
 
 static void inject(struct rv_sched *s, struct rv_task *t, uint8_t kind)

@@ -107,6 +107,7 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
     s->nworkers = o->workers;
     s->tasks_max = o->tasks_max;
     s->stack_class = o->stack_class;
+    s->plain_kind = (uint8_t)(REEVE_NORMAL | o->stack_class << 4);
     s->injector_every = o->injector_every;
     s->pass_picks = o->pass_picks;
 #ifdef RV_RANDOM_SCHED

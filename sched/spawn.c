@@ -115,7 +115,8 @@ static int spawn(struct rv_worker *w, reeve_task **ret_task, const struct reeve_
     return 0;
 }
 
-/* A spawn that says nothing but what to run, and perhaps whether it is joined: most of them. */
+/* A spawn that says nothing but what to run, and perhaps whether it is joined, by a task that has
+ * nothing special to pass on: most of them. */
 static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve_spawn *how,
                                          bool handle)
 {
@@ -129,9 +130,8 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     rv_store_release(&t->start.skipped, how->skipped);
     t->deadline = cur->deadline;
     t->name = how->name;
-    rv_set_kind(t, rv_cls(cur), s->stack_class);
-    t->flags = rv_cls(cur) == REEVE_NORMAL ? 0 : RV_TF_SPECIAL;
-    rv_task_spare(t, cur);
+    rv_store_relaxed(&t->kind, s->plain_kind);
+    t->flags = 0;
     rv_store_relaxed(&t->linked, RV_LINK_NEVER);
     t->pin = 0;
     t->parent = rv_task_index(s, cur);
@@ -140,11 +140,11 @@ static inline struct rv_task *make_plain(struct rv_worker *w, const struct reeve
     return t;
 }
 
-static inline bool is_plain(const struct reeve_spawn *how)
+static inline bool is_plain(const struct rv_task *cur, const struct reeve_spawn *how)
 {
-    return how->fn != NULL && (how->copy | how->stack_bytes | (uint64_t)how->deadline |
-                               (uintptr_t)how->group | (unsigned)how->priority |
-                               (unsigned)how->worker) == 0;
+    uint64_t said = how->copy | how->stack_bytes | (uint64_t)how->deadline |
+                    (uintptr_t)how->group | (unsigned)how->priority | (unsigned)how->worker;
+    return how->fn != NULL && (said | (cur->flags & RV_TF_SPECIAL)) == 0;
 }
 
 /* Never inlined: its return address is where the task was spawned. */
@@ -152,7 +152,7 @@ __attribute__((noinline)) int reeve_spawn_with(reeve_task **ret_task,
                                                const struct reeve_spawn *how)
 {
     struct rv_worker *w = rv_in_task("reeve_spawn");
-    if (!is_plain(how))
+    if (!is_plain(w->cur, how))
         return spawn(w, ret_task, how, __builtin_return_address(0));
     struct rv_task *t = make_plain(w, how, ret_task != NULL);
     if (__builtin_expect(t == NULL, 0))
@@ -188,21 +188,8 @@ static inline bool may_inline(struct rv_worker *w, const struct rv_task *t, int6
     return t->parent == rv_task_index(w->sched, cur) || descends(w->sched, t, cur);
 }
 
-/* The lane that a task is queued in, as an offset: its worker changes while the child runs. */
-static inline size_t lane_offset(const struct rv_worker *w, struct rv_task *t)
-{
-    size_t off = offsetof(struct rv_worker, lane[RV_NORMAL]);
-    if (__builtin_expect(t->flags & RV_TF_SPECIAL, 0))
-        off = (size_t)((const unsigned char *)&w->lane[rv_class(t)] - (const unsigned char *)w);
-    return off;
-}
-static inline struct rv_lane *lane_at(struct rv_worker *w, size_t off)
-{
-    return (struct rv_lane *)((unsigned char *)w + off);
-}
-
 /* Claims an unstarted child for its joiner. l: the lane that it was queued in, if it was here. */
-static inline bool claim_for_join(struct rv_worker *w, struct rv_lane *l, struct rv_task *t)
+RV_ALWAYS bool claim_for_join(struct rv_worker *w, struct rv_lane *l, struct rv_task *t)
 {
     uint64_t entry = rv_entry(rv_task_gen(t), rv_task_index(w->sched, t), true);
     if (rv_deque_peek(&l->deque) == entry && rv_deque_pop(&l->deque) == entry) {
@@ -222,6 +209,12 @@ static inline bool claim_for_join(struct rv_worker *w, struct rv_lane *l, struct
         rv_tidy_deque(w, l);
     }
     return claimed;
+}
+
+static __attribute__((noinline)) bool claim_special(struct rv_worker *w, unsigned c,
+                                                    struct rv_task *t)
+{
+    return claim_for_join(w, &w->lane[c], t);
 }
 
 /* Tasks on one stack are one unit: pinned if any is, in the best class of all. */
@@ -322,12 +315,15 @@ static inline int join(struct rv_worker *w, struct rv_task *t, int *ret_result, 
             w = rv_worker_self();
             continue;
         }
-        size_t off = lane_offset(w, t);
-        if (!claim_for_join(w, lane_at(w, off), t))
+        bool special = t->flags & RV_TF_SPECIAL;
+        unsigned c = __builtin_expect(special, 0) ? rv_class(t) : RV_NORMAL;
+        if (!(special ? claim_special(w, c, t) : claim_for_join(w, &w->lane[RV_NORMAL], t)))
             break;
         bool done = run_inline(&w, t);
-        if (lane_at(w, off)->stale)
-            rv_pop_claimed(w, lane_at(w, off));
+        if (w->lane[RV_NORMAL].stale)
+            rv_pop_claimed(w, &w->lane[RV_NORMAL]);
+        if (__builtin_expect(special, 0))
+            rv_pop_claimed(w, &w->lane[c]);
         if (done)
             return collect(w, t, ret_result);
         break;
@@ -469,6 +465,7 @@ int reeve_shield(reeve_time until)
     if (until <= 0)
         return -EINVAL;
     t->deadline = until; /* bounds the waits, and is inherited by what is spawned from here on */
+    t->flags |= RV_TF_SPECIAL;
     rv_or_acq_rel(&t->ctl, (uint64_t)RV_CTL_SHIELDED);
     return 0;
 }

@@ -181,7 +181,7 @@ static struct rv_task *complete(struct rv_sched *s, struct rv_worker *w, struct 
 
 struct rv_task *rv_task_finish(struct rv_sched *s, struct rv_worker *w, struct rv_task *t)
 {
-    rv_count(&w->n.completed[rv_cls(t) - 1], 1);
+    rv_count(&w->n.completed[rv_cls_index(t)], 1);
     drop_copy(t); /* its children may have used it */
     if (t->kids != RV_NIL)
         rv_scope_drop_unjoined(s, w, t);
@@ -216,9 +216,9 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
     t->result = r;
     bool childless = t->spawned == 0 && rv_load_relaxed(&t->live) == RV_SCOPE_OPEN;
     if (t->deadline && !(t->flags & RV_TF_GROUP) && t->deadline <= rv_worker_now(w))
-        rv_count(&w->n.late[rv_cls(t) - 1], 1);
+        rv_count(&w->n.late[rv_cls_index(t)], 1);
     if (r < 0) {
-        rv_count(&w->n.failed[rv_cls(t) - 1], 1);
+        rv_count(&w->n.failed[rv_cls_index(t)], 1);
         if (t->flags & RV_TF_GUARDED)
             rv_scope_fail(s, w, rv_task_at(s, t->parent), r);
         if (!childless)
@@ -229,7 +229,7 @@ static bool body_done(struct rv_worker *w, struct rv_task *t, int r, bool inline
         if (!rv_scope_close(t))
             return false; /* its last child completes it, anywhere */
     }
-    rv_count(&w->n.completed[rv_cls(t) - 1], 1);
+    rv_count(&w->n.completed[rv_cls_index(t)], 1);
     return end(w, t, inlined);
 }
 
@@ -238,9 +238,8 @@ static int refused(struct rv_worker *w, struct rv_task *t)
 {
     uint64_t own = rv_load_relaxed(&t->ctl);
     uint64_t scope = rv_load_relaxed(&rv_task_at(w->sched, t->parent)->ctl);
-    if (own & RV_CTL_SPARED)
-        scope = 0;
-    if ((own | scope) & RV_CTL_CANCELLED)
+    if (__builtin_expect((own | scope) & RV_CTL_CANCELLED, 0) &&
+        (own & (RV_CTL_CANCELLED | RV_CTL_SPARED)) != RV_CTL_SPARED)
         return -ECANCELED;
     return t->deadline && t->deadline <= rv_worker_now(w) ? -ETIMEDOUT : 0;
 }
@@ -263,7 +262,7 @@ bool rv_task_skip(struct rv_worker *w, struct rv_task *t, int reason, bool inlin
     if (t->flags & RV_TF_POSTED)
         rv_admit_started(w->sched, rv_cls(t) - 1);
     if (reason == -ETIMEDOUT)
-        rv_count(&w->n.expired[rv_cls(t) - 1], 1);
+        rv_count(&w->n.expired[rv_cls_index(t)], 1);
     else if (reason == -ECANCELED)
         rv_count(&w->n.cancelled, 1);
     t->result = reason;
@@ -289,7 +288,7 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
     if (__builtin_expect(t->flags & RV_TF_POSTED, 0))
         rv_admit_started(w->sched, rv_cls(t) - 1);
     w->cur = t;
-    rv_count(&w->n.started[rv_cls(t) - 1], 1);
+    rv_count(&w->n.started[rv_cls_index(t)], 1);
     RV_ASSERT(!rv_load_relaxed(&w->loan.in_rt));
     int r = fn(arg);
     *pw = w = rv_worker_self();

@@ -60,7 +60,7 @@ enum {
 enum {
     RV_TF_GROUP = 1,     /* no function: an explicit group's record */
     RV_TF_HEAP_COPY = 2, /* .copy lives in an allocated block, its address in copy[0..7] */
-    RV_TF_SPECIAL = 4,   /* pinned, dated, or of another class than NORMAL */
+    RV_TF_SPECIAL = 4,   /* pinned, dated, shielded, or of another class than NORMAL */
     RV_TF_TIMED_OUT = 8, /* the op it waits for was cancelled by its deadline */
     RV_TF_GUARDED =
         16, /* its failure cancels its group: spawned without a handle into an explicit one */
@@ -146,6 +146,11 @@ static inline bool rv_was_linked(struct rv_task *t)
 static inline unsigned rv_cls(const struct rv_task *t)
 {
     return rv_load_relaxed(&t->kind) & 15;
+}
+/* As an index, RV_LOW .. RV_URGENT. */
+static inline size_t rv_cls_index(const struct rv_task *t)
+{
+    return (size_t)(rv_load_relaxed(&t->kind) & 15) - 1;
 }
 static inline uint8_t rv_stack_class_of(const struct rv_task *t)
 {

@@ -39,7 +39,7 @@ static uint64_t pow2_at_least(uint64_t n)
 }
 
 /* Other classes than NORMAL are rarely so full; what does not fit goes to the injector. */
-enum { LANE_MAX = 1 << 16 };
+enum { LANE_MAX = 1 << 16, CLOCK_EVERY = 8 };
 
 static int init_lane(struct rv_lane *l, uint64_t cap)
 {
@@ -55,6 +55,7 @@ int rv_worker_init(struct rv_worker *w, struct rv_sched *s, uint32_t index)
     w->index = index;
     w->rng = 0x9e3779b9u * (index + 1);
     w->injector_in = (int32_t)s->injector_every;
+    w->clock_mask = CLOCK_EVERY - 1;
     rv_store_relaxed(&w->loan.in_rt, 1u); /* all but a task's own code is reeve code */
     rv_store_relaxed(&w->loan.timer_at, RV_NEVER);
     rv_fastclock_init(&w->clock);
@@ -166,6 +167,7 @@ static void measure(struct rv_worker *w, uint64_t picks)
     w->mean_tsc = w->mean_tsc ? (7 * w->mean_tsc + mean) / 8 : mean;
     if (w->mean_tsc == 0)
         w->mean_tsc = 1;
+    w->clock_mask = w->mean_tsc > w->sched->us_tsc ? 0 : CLOCK_EVERY - 1;
 }
 
 bool rv_worker_step(struct rv_worker *w)
@@ -173,7 +175,8 @@ bool rv_worker_step(struct rv_worker *w)
     struct rv_sched *s = w->sched;
     RV_ASSERT(rv_worker_self() == w);
     w->budget = s->pass_picks;
-    rv_store_relaxed(&w->resched, 0u);
+    uint32_t watch = rv_load_relaxed(&w->urgent_io) ? RV_RESCHED_WATCH : 0;
+    rv_store_relaxed(&w->resched, watch);
     w->now = rv_worker_now(w);
     w->pass_tsc = s->pass_tsc ? rv_tsc() : 0;
     uint64_t picks = rv_load_relaxed(&w->n.picks);

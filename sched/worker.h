@@ -33,6 +33,8 @@
  * */
 #define RV_ALWAYS static inline __attribute__((always_inline))
 
+enum { RV_RESCHED_NOW = 1, RV_RESCHED_WATCH = 2 };
+
 /* Kinds of inbox messages. */
 enum {
     RV_MSG_FRESH = 1, /* a task to start here (spawned on this worker, or posted) */
@@ -90,6 +92,7 @@ struct rv_worker {
     uint8_t skipped[RV_CLASSES]; /* picks in a row that a class has been passed over */
     int64_t now;          /* the clock at the start of this pass */
     uint64_t pass_tsc;    /* and the TSC */
+    int32_t clock_mask;   /* the clock is looked at when budget & this is 0 */
     uint64_t mean_tsc;    /* smoothed run time of a pick; 0: unknown */
     struct rv_timers timers;
     uint32_t rng;
@@ -114,7 +117,8 @@ struct rv_worker {
 
     RV_ALIGNED_LINE RV_ATOMIC(
         uint32_t) parked;        /* 1: in its engine's park, or about to be; see park.c */
-    RV_ATOMIC(uint32_t) resched; /* somebody wants a pass boundary */
+    /* RESCHED_NOW: somebody wants a pass boundary; _WATCH: better tasks wait for I/O of ours. */
+    RV_ATOMIC(uint32_t) resched;
     RV_ATOMIC(uint64_t) slot;    /* the entry just woken by the running task */
     RV_ATOMIC(uint64_t) slot_tsc;
     struct rv_loan loan;
@@ -160,6 +164,7 @@ struct rv_sched {
     uint32_t nworkers;
     uint32_t tasks_max;
     uint8_t stack_class;
+    uint8_t plain_kind; /* a NORMAL task with a stack of that class */
     bool light_fences; /* membarrier makes a parker's fence reach the producers */
     bool random;       /* tests: picks in any order that the queues allow */
     int32_t pid, signal; /* the process, and what is sent to a worker's thread; see signal.c */
