@@ -83,6 +83,11 @@ uint32_t rv_random(struct rv_worker *w)
     return explore_choose(2) ? w->rng = UINT32_MAX : 0;
 }
 
+bool rv_pass_broken(struct rv_worker *w)
+{
+    return rv_load_relaxed(&w->resched) != 0;
+}
+
 void rv_scope_link(struct rv_sched *s, struct rv_task *t)
 {
     (void)s;
