@@ -414,6 +414,7 @@ int rv_stack_pool_init(struct rv_stack_pool *pool, uint32_t stacks_max, bool no_
         size_t slot = 4 * rv_stack_promise(class), least = 4 * (size_t)guard;
         pool->depot[class].slot_bytes = slot > least ? slot : least;
         pool->hot_max[class] = (uint32_t)(HOT_PROMISE_BYTES_MAX / rv_stack_promise(class));
+    memcpy(pool->hot_keep, pool->hot_max, sizeof pool->hot_keep);
         rv_lock_init(&pool->depot[class].lock);
     }
     return 0;
@@ -447,19 +448,43 @@ static uint32_t detach_oldest(struct rv_stack_depot *d, uint32_t *ret_idx, uint3
     return n;
 }
 
-uint32_t rv_stack_pool_trim(struct rv_stack_pool *pool, uint32_t keep, uint32_t max)
+static uint32_t trim_class(struct rv_stack_pool *pool, unsigned class, uint32_t keep, uint32_t max)
 {
-    uint32_t idx[RV_STACK_MAG_BATCH], done = 0;
-    for (unsigned class = 0; class < RV_STACK_CLASSES && done < max;) {
+    uint32_t idx[RV_STACK_MAG_BATCH], done = 0, n;
+    do {
         uint32_t want = min_u32(max - done, RV_STACK_MAG_BATCH);
-        uint32_t n = detach_oldest(&pool->depot[class], idx, keep, want);
+        n = want ? detach_oldest(&pool->depot[class], idx, keep, want) : 0;
         if (n > 0)
             cool(pool, class, idx, n);
-        else
-            class++;
         done += n;
-    }
+    } while (n > 0);
     return done;
+}
+
+uint32_t rv_stack_pool_trim(struct rv_stack_pool *pool, uint32_t keep, uint32_t max)
+{
+    uint32_t done = 0;
+    for (unsigned class = 0; class < RV_STACK_CLASSES; class++)
+        done += trim_class(pool, class, keep, max - done);
+    RV_ASSERT(done <= max);
+    return done;
+}
+
+uint32_t rv_stack_pool_ease(struct rv_stack_pool *pool, uint32_t max)
+{
+    uint32_t done = 0;
+    for (unsigned class = 0; class < RV_STACK_CLASSES; class++)
+        done += trim_class(pool, class, pool->hot_keep[class], max - done);
+    RV_ASSERT(done <= max);
+    return done;
+}
+
+bool rv_stack_pool_is_warm(struct rv_stack_pool *pool)
+{
+    bool warm = false;
+    for (unsigned class = 0; class < RV_STACK_CLASSES; class++)
+        warm |= rv_load_relaxed(&pool->depot[class].hot_n) > pool->hot_keep[class];
+    return warm;
 }
 
 void rv_stack_pool_stats(const struct rv_stack_pool *pool, struct rv_stack_stats *ret_stats)

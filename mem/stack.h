@@ -90,6 +90,7 @@ struct rv_stack_pool {
 
     /* May be set after init, before the first take. */
     uint32_t hot_max[RV_STACK_CLASSES];         /* the depot's high-water mark */
+    uint32_t hot_keep[RV_STACK_CLASSES];        /* what rv_stack_pool_ease() leaves */
     void (*on_trim)(struct rv_stack *);         /* last sight of a record: the stack goes cold */
 };
 
@@ -126,6 +127,12 @@ static inline size_t rv_stack_promise(unsigned class)
  * Giving keeps the depots below their marks by itself; this is for a runtime that fell idle. It
  * takes about 1 us for each. Threads: any. */
 uint32_t rv_stack_pool_trim(struct rv_stack_pool *pool, uint32_t keep, uint32_t max);
+
+/* For a pool whose high-water marks were raised, so that a peak that comes again finds its stacks
+ * warm: whether it holds more hot ones than hot_keep; and letting up to max of those go cold, the
+ * oldest first. How many did. Threads: any. */
+bool rv_stack_pool_is_warm(struct rv_stack_pool *pool);
+uint32_t rv_stack_pool_ease(struct rv_stack_pool *pool, uint32_t max);
 
 /* Threads: any. */
 void rv_stack_pool_stats(const struct rv_stack_pool *pool, struct rv_stack_stats *ret_stats);

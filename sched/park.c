@@ -55,6 +55,7 @@
 #include "sched/pick.h"
 
 enum { PARKED = 1, CLAIMED_TO_SEARCH = 2, CLAIMED = 3 };
+enum { EASE_AFTER_MS = 1000, EASE_EVERY_MS = 20, EASE_STACKS = 1024 };
 enum { TICK_US = 200, TICK_MAX_US = 10000, TICK_SHIFT_MAX = 6 };
 enum { RESCUE_TICK_MAX_US = 1000 };
 
@@ -341,16 +342,40 @@ static void unpark(struct rv_worker *w)
         w->searching = true;
 }
 
+/* Stacks stay warm after a peak, since it may come again, but not for ever: when they have been
+ * surplus for a second, whoever goes to sleep lets some of them go cold, and worker 0 sleeps no
+ * longer than until it is time for the next. Returns until when. */
+static int64_t ease_stacks(struct rv_worker *w)
+{
+    struct rv_sched *s = w->sched;
+    int64_t at = rv_load_relaxed(&s->ease_at);
+    if (__builtin_expect(!rv_stack_pool_is_warm(&s->stacks), 1)) {
+        if (at != 0)
+            rv_store_relaxed(&s->ease_at, 0);
+        return RV_NEVER;
+    }
+    int64_t now = rv_worker_now(w);
+    if (at == 0 && rv_cas(&s->ease_at, &at, now + EASE_AFTER_MS * REEVE_MS))
+        at = now + EASE_AFTER_MS * REEVE_MS;
+    if (now >= at && rv_cas(&s->ease_at, &at, now + EASE_EVERY_MS * REEVE_MS)) {
+        rv_stack_pool_ease(&s->stacks, EASE_STACKS);
+        at = now + EASE_EVERY_MS * REEVE_MS;
+    }
+    return w->index == 0 ? at : RV_NEVER;
+}
+
 void rv_park(struct rv_worker *w)
 {
     struct rv_sched *s = w->sched;
     bool many = s->nworkers > 1;
+    int64_t ease = ease_stacks(w);
     int64_t tick = many ? sentinel_until(w) : RV_NEVER;
     publish_parked(w);
     if (many && tick == RV_NEVER && rv_load_relaxed(&s->sentinel) == 0)
         heavy_fence(s);
     if (!rescan(w, many && tick == RV_NEVER)) {
         int64_t until = rv_worker_until(w);
+        until = ease < until ? ease : until;
         rv_count(&w->n.parks, 1);
         s->engine->park(w, tick < until ? tick : until);
     }

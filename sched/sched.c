@@ -72,6 +72,8 @@ static int init(struct rv_sched *s, const struct rv_sched_opts *o)
     if (r < 0)
         return r;
     s->stacks.on_trim = rv_context_retire;
+    for (unsigned c = 0; c < RV_STACK_CLASSES; c++)
+        s->stacks.hot_max[c] = UINT32_MAX; /* idle workers let them go cold: see park.c */
     r = rv_injector_init(&s->injector, cap);
     if (r < 0)
         return r;

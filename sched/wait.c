@@ -257,11 +257,45 @@ static void timer_due(struct rv_worker *by, struct rv_worker *w, struct rv_timer
     }
 }
 
+/* Takes up to n timers that are due off the heap, and asks for the memory that firing them and
+ * running their tasks will need: those have slept, and are in no near cache. How many. */
+static uint32_t pop_due(struct rv_worker *of, int64_t now, struct rv_timer *due, uint32_t n)
+{
+    enum { LINES = 4 };
+    const struct rv_timer *min;
+    uint32_t k = 0;
+    for (; k < n && (min = rv_timers_min(&of->timers)) != NULL && min->at <= now; k++) {
+        due[k] = rv_timers_pop(&of->timers);
+        const unsigned char *t = (const unsigned char *)rv_task_at(of->sched, due[k].task);
+        __builtin_prefetch(t, 1);
+        __builtin_prefetch(t + RV_CACHE_LINE, 1);
+    }
+    for (uint32_t i = 0; k > 1 && i < k; i++) { /* nothing is read through the pointer */
+        struct rv_task *t = rv_task_at(of->sched, due[i].task);
+        const unsigned char *record = (const unsigned char *)rv_load_relaxed(&t->run.stack);
+        const unsigned char *frames = record - (size_t)rv_load_relaxed(&t->depth) * RV_CACHE_LINE;
+        __builtin_prefetch(record);
+        for (int l = 0; l < LINES; l++)
+            __builtin_prefetch(frames + l * RV_CACHE_LINE, 1);
+    }
+    return k;
+}
+
 void rv_wait_timers_for(struct rv_worker *by, struct rv_worker *of, int64_t now)
 {
-    const struct rv_timer *min;
-    while ((min = rv_timers_min(&of->timers)) != NULL && min->at <= now)
-        timer_due(by, of, rv_timers_pop(&of->timers), now);
+    enum { AHEAD = 16 };
+    struct rv_timer due[AHEAD];
+    /* What finds no room in the ring would go through the injector and its lock. The rest is for
+     * the next pass, but some go at each: they may be of a better class. */
+    uint32_t room = rv_runq_room(&by->lane[RV_NORMAL].ring), n;
+    uint32_t most = room > AHEAD ? room : AHEAD;
+    do {
+        n = pop_due(of, now, due, most < AHEAD ? most : AHEAD);
+        for (uint32_t i = 0; i < n; i++)
+            timer_due(by, of, due[i], now);
+        most -= n;
+    } while (n > 0 && most > 0);
+    const struct rv_timer *min = rv_timers_min(&of->timers);
     int64_t next = min ? min->at : RV_NEVER;
     if (rv_load_relaxed(&of->loan.timer_at) != next)
         rv_store_relaxed(&of->loan.timer_at, next);

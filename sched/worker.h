@@ -186,6 +186,7 @@ struct rv_sched {
     struct rv_admission *admission; /* see admit.c; NULL: whoever comes is let in */
     RV_ATOMIC(uint32_t) closing, ended;
     RV_ATOMIC(uint64_t) posted;
+    RV_ATOMIC(int64_t) ease_at;  /* when surplus stacks are let go cold; 0: there were none */
     RV_ATOMIC(uint32_t) classes; /* others than NORMAL, or deadlines, were ever used */
     RV_ALIGNED_LINE RV_ATOMIC(uint32_t) nparked;
     RV_ATOMIC(uint32_t) searching;

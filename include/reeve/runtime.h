@@ -188,7 +188,8 @@ REEVE_API int reeve_call(reeve *runtime, reeve_fn *fn, void *arg, reeve_time unt
  * that. Blocks the calling thread. Inside a task of this runtime it starts the same and returns 0
  * at once. Calling it again is allowed: an earlier deadline counts.
  *
- * 0: everything ended by itself. -ETIMEDOUT: something had to be cancelled. */
+ * 0: everything ended by itself. -ETIMEDOUT: something had to be cancelled. Inside a task also
+ * -EAGAIN: there is no room for the task that watches over the end; nothing was begun. */
 REEVE_API int reeve_shutdown(reeve *runtime, reeve_time until);
 
 /** Takes a runtime down: shuts it down with REEVE_POLL if that has not been done, joins its

@@ -119,8 +119,9 @@ REEVE_API int reeve_join(reeve_task *task, int *ret_result, reeve_time until);
 
 /** Cancels the task and, through its scope and the groups it owns, everything below it: their waits
  * fail with -ECANCELED from now on, those they are in included, and what has not started never
- * starts. It sticks. A task that computes on is not interrupted. On a task that is over, joined or
- * not, this does nothing. It does not wait: join it for that. */
+ * starts (except what a task further down queued while it has not waited for anything since: that
+ * starts, and its first wait fails). It sticks. A task that computes on is not interrupted. On a
+ * task that is over, joined or not, this does nothing. It does not wait: join it for that. */
 REEVE_API void reeve_cancel(reeve_task *task);
 
 /** Waits until every member of the group is done; members that have not started may run right here.
@@ -128,9 +129,10 @@ REEVE_API void reeve_cancel(reeve_task *task);
  * fails cancels the rest; what a member with a handle returns is its joiner's business.
  *
  * When this returns, whatever it returns, all members are done and the group is empty, ready to be
- * used again. 0: nobody failed. < 0: that first failure; or -ETIMEDOUT: until passed, upon which
- * the members were cancelled and waited for; or -ECANCELED: the owner is cancelled, and so were
- * they. (So it returns late when a member computes on.)
+ * used again. 0: nobody failed. < 0: that first failure, for which a member counts that never
+ * started (-ECANCELED, -ETIMEDOUT or -ENOMEM, as in reeve_join); or -ETIMEDOUT: until passed, upon
+ * which the members were cancelled and waited for; or -ECANCELED: the owner is cancelled, and so
+ * were they. (So it returns late when a member computes on.)
  *     reeve_group g = {0};
  *     for (int i = 0; i < n; i++) reeve_go(fetch, &url[i], .group = &g);
  *     return reeve_group_wait(&g, reeve_in(5 * REEVE_SEC)); */
