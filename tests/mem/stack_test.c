@@ -370,6 +370,35 @@ TEST(trimming_keeps_the_youngest)
     stop();
 }
 
+TEST(easing_leaves_each_class_what_it_is_to_keep)
+{
+    struct rv_stack *st[2][60];
+    struct rv_stack_stats s;
+    start(100, false);
+    pool.on_trim = on_trim;
+    pool.hot_keep[0] = 5, pool.hot_keep[1] = 20;
+    CHECK(!rv_stack_pool_is_warm(&pool));
+    for (int i = 0; i < 60; i++) {
+        st[0][i] = take(0);
+        st[1][i] = take(1);
+    }
+    CHECK(!rv_stack_pool_is_warm(&pool)); /* those in use are none of its business */
+    for (int i = 0; i < 60; i++) {
+        rv_stack_give(&pool, NULL, st[0][i]);
+        rv_stack_give(&pool, NULL, st[1][i]);
+    }
+    CHECK(rv_stack_pool_is_warm(&pool));
+    CHECK_EQ(rv_stack_pool_ease(&pool, 30), 30);
+    CHECK(rv_stack_pool_is_warm(&pool));
+    CHECK_EQ(rv_stack_pool_ease(&pool, UINT32_MAX), 65);
+    CHECK(!rv_stack_pool_is_warm(&pool));
+    CHECK_EQ(rv_stack_pool_ease(&pool, UINT32_MAX), 0);
+    rv_stack_pool_stats(&pool, &s);
+    CHECK_EQ(s.hot, 25);
+    CHECK_EQ(s.cold, 95);
+    stop();
+}
+
 TEST(the_pool_shows_each_hot_stack_to_on_trim_before_it_ends)
 {
     start(50, false);
