@@ -33,6 +33,13 @@ static inline void rv_lock_init(struct rv_lock *lock)
     rv_store_relaxed(&lock->word, 0U);
 }
 
+/* Held from the beginning, on behalf of whoever will release it: a way to wait for that, by
+ * rv_lock_acquire(). */
+static inline void rv_lock_init_held(struct rv_lock *lock)
+{
+    rv_store_relaxed(&lock->word, 1U);
+}
+
 /* True: the caller holds it now. */
 static inline bool rv_lock_try(struct rv_lock *lock)
 {

@@ -3,7 +3,7 @@
  * chan.c -- channels: a bounded ring with a lock at each end, and who waits at them.
  *
  *              in.pos                      out.pos
- *     put ->   [in.bolt]  slots ...  ...   [out.bolt]   -> take
+ *     put ->   [in.lock]  slots ...  ...   [out.lock]   -> take
  *              in.waiting: receivers       out.waiting: senders
  *
  * Senders meet only each other at the one end, receivers at the other (the two locks of Michael and
@@ -15,73 +15,49 @@
  * comes by anyway, and a sender at `out`. So an operation that finds nobody waiting takes one lock,
  * and so does handing an element to a receiver who waits.
  *
- * (1) in.pos changes under in.bolt only, out.pos under out.bolt only, and both only grow:
+ * (1) in.pos changes under in.lock only, out.pos under out.lock only, and both only grow:
  *     out.pos <= in.pos <= out.pos + cap. The slots between them are full and belong to `out`, the
  *     others to `in`. A pos is stored after its slot was used; the other end reads it before.
- * (2) With in.bolt free: if a receiver waits, the ring is empty. A receiver queues under in.bolt,
+ * (2) With in.lock free: if a receiver waits, the ring is empty. A receiver queues under in.lock,
  *     after it has seen out.pos == in.pos: in.pos stands still, so out.pos does. Who puts looks at
  *     the queue first, under the same lock, and puts nothing into the ring while somebody waits.
- * (3) With out.bolt free: if a sender waits, the ring is full. A sender queues under out.bolt,
+ * (3) With out.lock free: if a sender waits, the ring is full. A sender queues under out.lock,
  *     after it has seen in.pos == out.pos + cap: out.pos stands still, so in.pos does. Who takes
- *     while somebody waits holds both bolts, and fills the slot that it has emptied from the queue.
+ *     while somebody waits holds both locks, and fills the slot that it has emptied from the queue.
  * (4) So no wake-up is lost: the last look and the queueing are under the lock under which the next
  *     one who could serve looks at the queue. And nobody overtakes who waits.
  * (5) An element is copied under a lock, exactly when a pos changes or a waiter is served. Who
  *     waits has a choice (chan.h) that ends the wait once: it is served by whoever claims it first,
  *     or it gives up and leaves the queue. So nothing is lost, and nothing done twice.
- * (6) closed changes under both bolts, once, and the close then empties both queues. With it seen
- *     or unseen under either bolt everything above holds: nobody queues after it, by (2) there is
+ * (6) closed changes under both locks, once, and the close then empties both queues. With it seen
+ *     or unseen under either lock everything above holds: nobody queues after it, by (2) there is
  *     nothing to drain where receivers wait, and what senders that wait have brought was not sent.
  * (7) Who fails to claim a choice throws its record out of the queue, and takes the next. Records
  *     that cannot be claimed any more do not count in (2) and (3).
- * (8) The release of the last bolt is the last that anybody does to a channel, and destroy takes
+ * (8) The release of the last lock is the last that anybody does to a channel, and destroy takes
  *     both; who was served does not come back to it. So who received the answer that it made the
  *     channel for may destroy it at once.
  * (9) Who was served goes on only when its server has done with it, the wake included: else, woken
  *     by its deadline, it could end, and its runtime with it, before a server elsewhere wakes it.
  *
- * Without slots (cap 0) both queues are at in.bolt, and either is empty, or holds only what cannot
+ * Without slots (cap 0) both queues are at in.lock, and either is empty, or holds only what cannot
  * be claimed or belongs to the same select as all of the other.
  *
- * A ring with a sequence number per slot (Vyukov's) needs no lock to pass an element, but two
- * locked instructions at each end where this has one: the second is the fence before the look for
- * who waits. And there "empty" and "full" are guesses while somebody is half done.
+ * A ring with a sequence number per slot (Vyukov's) needs no lock to pass an element, but as many
+ * locked instructions at each end, two: the second is the fence before the look for who waits. And
+ * there "empty" and "full" are guesses while somebody is half done.
  *
  * Threads: any; what waits - tasks.
  */
 #include "sched/chan.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <time.h>
 
 #include "mem/alloc.h"
 #include "sched/dispatch.h"
 #include "sched/pick.h"
 
-enum { SPINS = 64, YIELDS = 64, NAP_NS = 50000, YIELD_EVERY = 256 };
-
-/* The other thread was perhaps preempted: then it gets this CPU; but where it runs in a lower
- * real-time class only a nap of this thread lets it. */
-void rv_be_patient(unsigned turn)
-{
-    if (turn < SPINS)
-        rv_cpu_relax();
-    else if (turn < SPINS + YIELDS)
-        sched_yield();
-    else
-        nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
-}
-
-void rv_bolt_wait(struct rv_bolt *b)
-{
-    for (unsigned turn = 0;; turn++) {
-        uint32_t seen = 0;
-        if (rv_load_relaxed(&b->word) == 0 && rv_cas(&b->word, &seen, 1u))
-            return;
-        rv_be_patient(turn);
-    }
-}
+enum { YIELD_EVERY = 256 };
 
 /* ---- the ends of a wait ---- */
 
@@ -101,14 +77,14 @@ static inline struct rv_chan_waiter *next_waiter(struct rv_waitq *q)
 
 void rv_chan_withdraw(struct reeve_chan *c, bool sends, struct rv_chan_waiter *me)
 {
-    struct rv_bolt *bolt = rv_chan_guard(c, sends);
-    rv_bolt_acquire(bolt);
+    struct rv_lock *lock = rv_chan_guard(c, sends);
+    rv_lock_acquire(lock);
     if (!me->w.granted)
         rv_waitq_remove(rv_chan_queue(c, sends), &me->w);
-    rv_bolt_release(bolt);
+    rv_lock_release(lock);
 }
 
-/* ---- under the bolts ---- */
+/* ---- under the locks ---- */
 
 static inline void copy(const struct reeve_chan *c, void *to, const void *from)
 {
@@ -159,7 +135,7 @@ static inline bool is_empty(struct reeve_chan *c)
     return pos == seen;
 }
 
-/* Under in.bolt. */
+/* Under in.lock. */
 static inline int put(struct reeve_chan *c, const void *from, struct rv_chan_waiter **ret)
 {
     struct rv_chan_waiter *n = *ret = NULL;
@@ -179,7 +155,7 @@ static inline int put(struct reeve_chan *c, const void *from, struct rv_chan_wai
     return 0;
 }
 
-/* Under both bolts: takes from the ring and lets the first sender who waits fill the gap. */
+/* Under both locks: takes from the ring and lets the first sender who waits fill the gap. */
 static int take_and_refill(struct reeve_chan *c, void *to, struct rv_chan_waiter **ret)
 {
     *ret = NULL;
@@ -196,7 +172,7 @@ static int take_and_refill(struct reeve_chan *c, void *to, struct rv_chan_waiter
     return 0;
 }
 
-/* Under in.bolt, without slots. */
+/* Under in.lock, without slots. */
 static inline int meet(struct reeve_chan *c, void *to, struct rv_chan_waiter **ret)
 {
     struct rv_chan_waiter *n = *ret = next_waiter(&c->out.waiting);
@@ -248,24 +224,25 @@ static inline int done(uint32_t ops, reeve_time until)
 static int wait_for(struct reeve_chan *c, bool sends, struct rv_chan_waiter *me, reeve_time until,
                     const char *call)
 {
-    struct rv_bolt *bolt = rv_chan_guard(c, sends);
+    struct rv_lock *lock = rv_chan_guard(c, sends);
     if (until < 0) {
-        rv_bolt_release(bolt);
+        rv_lock_release(lock);
         return -ETIMEDOUT;
     }
     struct rv_worker *w = rv_in_task(call);
     struct rv_task *t = w->cur;
     int r = rv_wait_check(w->sched, t);
     if (r < 0) {
-        rv_bolt_release(bolt);
+        rv_lock_release(lock);
         return r;
     }
-    struct rv_choice choice = { 0 };
+    struct rv_choice choice;
+    rv_choice_init(&choice);
     me->choice = &choice;
     me->index = 0;
     rv_waiter_begin(w, &me->w);
     rv_waitq_add(rv_chan_queue(c, sends), &me->w);
-    rv_bolt_release(bolt);
+    rv_lock_release(lock);
     int why = rv_wait_park(w, t, rv_deadline(t, until));
     if (__builtin_expect(rv_choice_give_up(&choice, why), 0)) {
         rv_chan_withdraw(c, sends, me);
@@ -294,11 +271,11 @@ static __attribute__((noinline)) int wait_to_recv(struct reeve_chan *c, void *el
 /* The ring was full. True: it still is, and `out` is locked for the sender to queue. */
 static __attribute__((noinline)) bool stays_full(struct reeve_chan *c)
 {
-    rv_bolt_acquire(&c->out.bolt);
+    rv_lock_acquire(&c->out.lock);
     /* If it is full then it stays full; the load pairs with fill(), but nothing is read. */
     if (!c->closed && rv_load_acquire(&c->in.pos) - rv_load_relaxed(&c->out.pos) == c->cap)
         return true;
-    rv_bolt_release(&c->out.bolt);
+    rv_lock_release(&c->out.lock);
     return false;
 }
 
@@ -308,12 +285,12 @@ int reeve_chan_send(reeve_chan *c, const void *elem, reeve_time until)
         return -EINVAL;
     for (;;) {
         struct rv_chan_waiter *served;
-        rv_bolt_acquire(&c->in.bolt);
+        rv_lock_acquire(&c->in.lock);
         int r = put(c, elem, &served);
         uint32_t ops = c->in.ops;
         if (r == -EAGAIN && c->cap == 0)
             return wait_to_send(c, elem, until);
-        rv_bolt_release(&c->in.bolt);
+        rv_lock_release(&c->in.lock);
         if (r == 0) {
             if (served)
                 rv_chan_wake(served);
@@ -332,12 +309,12 @@ static __attribute__((noinline)) int recv_unbuffered(struct reeve_chan *c, void 
                                                      reeve_time until)
 {
     struct rv_chan_waiter *served;
-    rv_bolt_acquire(&c->in.bolt);
+    rv_lock_acquire(&c->in.lock);
     int r = meet(c, elem, &served);
     uint32_t ops = c->in.ops;
     if (r == -EAGAIN)
         return wait_to_recv(c, elem, until);
-    rv_bolt_release(&c->in.bolt);
+    rv_lock_release(&c->in.lock);
     if (r < 0)
         return r;
     rv_chan_wake(served);
@@ -348,10 +325,10 @@ static __attribute__((noinline)) int recv_unbuffered(struct reeve_chan *c, void 
 static __attribute__((noinline)) int take_from_full(struct reeve_chan *c, void *elem)
 {
     struct rv_chan_waiter *served;
-    rv_bolt_acquire(&c->in.bolt);
+    rv_lock_acquire(&c->in.lock);
     int r = take_and_refill(c, elem, &served);
-    rv_bolt_release(&c->in.bolt);
-    rv_bolt_release(&c->out.bolt);
+    rv_lock_release(&c->in.lock);
+    rv_lock_release(&c->out.lock);
     if (served)
         rv_chan_wake(served);
     return r;
@@ -360,12 +337,12 @@ static __attribute__((noinline)) int take_from_full(struct reeve_chan *c, void *
 /* The ring seemed empty. -EAGAIN: it is not; otherwise the call's result. */
 static __attribute__((noinline)) int recv_empty(struct reeve_chan *c, void *elem, reeve_time until)
 {
-    rv_bolt_acquire(&c->in.bolt);
+    rv_lock_acquire(&c->in.lock);
     /* If it is empty then it stays empty; pairs with drain(), but nothing is read. */
     bool empty = rv_load_relaxed(&c->in.pos) == rv_load_acquire(&c->out.pos);
     if (empty && !c->closed)
         return wait_to_recv(c, elem, until);
-    rv_bolt_release(&c->in.bolt);
+    rv_lock_release(&c->in.lock);
     return empty ? -EPIPE : -EAGAIN;
 }
 
@@ -382,16 +359,16 @@ static __attribute__((noinline)) int recv_buffered(struct reeve_chan *c, void *e
     for (;;) {
         int r = -EAGAIN;
         if (!seems_empty(c)) {
-            rv_bolt_acquire(&c->out.bolt);
+            rv_lock_acquire(&c->out.lock);
             if (__builtin_expect(c->out.waiting.first != NULL, 0)) {
                 r = take_from_full(c, elem);
             } else if (!is_empty(c)) {
                 drain(c, elem);
                 uint32_t ops = ++c->out.ops;
-                rv_bolt_release(&c->out.bolt);
+                rv_lock_release(&c->out.lock);
                 return done(ops, until);
             } else {
-                rv_bolt_release(&c->out.bolt);
+                rv_lock_release(&c->out.lock);
             }
         }
         if (r == -EAGAIN)

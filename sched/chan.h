@@ -12,35 +12,14 @@
 #include <string.h>
 
 #include "mem/die.h"
+#include "mem/lock.h"
 #include "mem/rv_atomic.h"
 #include "sched/waitq.h"
 
-/* A lock for some ten instructions. What frees it is a plain store, half the price of an exchange,
- * and the last that its holder does to the memory: whoever takes it next may free that. So nobody
- * can be woken by it; who finds it held spins, and then lets the holder have the CPU. */
-struct rv_bolt {
-    RV_ATOMIC(uint32_t) word; /* 1: held */
-};
-
-void rv_bolt_wait(struct rv_bolt *b);
-
-static inline void rv_bolt_acquire(struct rv_bolt *b)
-{
-    uint32_t seen = 0;
-    if (__builtin_expect(!rv_cas(&b->word, &seen, 1u), 0)) /* pairs with rv_bolt_release() */
-        rv_bolt_wait(b);
-}
-
-static inline void rv_bolt_release(struct rv_bolt *b)
-{
-    RV_ASSERT(rv_load_relaxed(&b->word) == 1);
-    rv_store_release(&b->word, 0u); /* pairs with every taker */
-}
-
 /* One end of a channel: where elements go in, or where they come out. Everything but pos is guarded
- * by the bolt; so are pos's changes. */
+ * by the lock; so are pos's changes. */
 struct rv_end {
-    struct rv_bolt bolt;
+    struct rv_lock lock;
     uint32_t ops;            /* elements that passed this end, for the yields */
     struct rv_waitq waiting; /* who waits for what this end does; see chan.c */
     size_t at;               /* the slot of pos */
@@ -52,7 +31,7 @@ struct reeve_chan {
     size_t elem_bytes;
     size_t cap;
     unsigned char *slots; /* cap * elem_bytes, behind this record */
-    bool closed;          /* written under both bolts, read under either */
+    bool closed;          /* written under both locks, read under either */
     RV_ALIGNED_LINE struct rv_end in;
     RV_ALIGNED_LINE struct rv_end out;
 };
@@ -62,13 +41,19 @@ struct reeve_chan {
  *     0 -> 1 + index of the case   [next_waiter()]         the other side serves it
  *     0 -> RV_CHOICE_NONE          [rv_choice_give_up()]   deadline or cancellation came first
  *
- * done is the last that who serves does to the other side, after the wake: until then the record is
- * there, and the runtime that it belongs to. Who was served waits for it, and does not come back to
- * the channel: that may be gone. */
+ * Releasing served is the last that who serves does to the other side, after the wake: until then
+ * the record is there, and the runtime that it belongs to. Who was served waits for it, and does
+ * not come back to the channel: that may be gone. */
 struct rv_choice {
     RV_ATOMIC(uint32_t) won;
-    RV_ATOMIC(uint32_t) done;
+    struct rv_lock served;
 };
+
+static inline void rv_choice_init(struct rv_choice *choice)
+{
+    rv_store_relaxed(&choice->won, 0u);
+    rv_lock_init_held(&choice->served);
+}
 #define RV_CHOICE_NONE UINT32_MAX
 
 /* The record of a task that waits to send or to receive. The element is where the task said. */
@@ -84,10 +69,10 @@ struct rv_chan_waiter {
 };
 
 /* The end that serves those who wait to send (out), or to receive (in); without slots there is but
- * one bolt. */
-static inline struct rv_bolt *rv_chan_guard(struct reeve_chan *c, bool sends)
+ * one lock. */
+static inline struct rv_lock *rv_chan_guard(struct reeve_chan *c, bool sends)
 {
-    return sends && c->cap ? &c->out.bolt : &c->in.bolt;
+    return sends && c->cap ? &c->out.lock : &c->in.lock;
 }
 static inline struct rv_waitq *rv_chan_queue(struct reeve_chan *c, bool sends)
 {
@@ -98,15 +83,15 @@ static inline struct rv_waitq *rv_chan_queue(struct reeve_chan *c, bool sends)
 static inline void rv_chan_lock(struct reeve_chan *c)
 {
     if (c->cap)
-        rv_bolt_acquire(&c->out.bolt);
-    rv_bolt_acquire(&c->in.bolt);
+        rv_lock_acquire(&c->out.lock);
+    rv_lock_acquire(&c->in.lock);
 }
 static inline void rv_chan_unlock(struct reeve_chan *c)
 {
     bool two = c->cap != 0; /* who comes after the first release may free it, if there is but one */
-    rv_bolt_release(&c->in.bolt);
+    rv_lock_release(&c->in.lock);
     if (two)
-        rv_bolt_release(&c->out.bolt);
+        rv_lock_release(&c->out.lock);
 }
 
 /* With both ends locked: does it, or -EAGAIN (it would have to wait) or -EPIPE. *ret_served: whom
@@ -119,17 +104,13 @@ static inline void rv_chan_wake(struct rv_chan_waiter *n)
 {
     struct rv_choice *choice = n->choice;
     rv_wake((struct rv_wake){ n->w.sched, n->w.token });
-    rv_store_release(&choice->done, 1u); /* pairs with rv_choice_await() */
+    rv_lock_release(&choice->served); /* pairs with rv_choice_await() */
 }
-
-/* Waits a little for another thread that is about to be done: spins, yields, naps. */
-void rv_be_patient(unsigned turn);
 
 /* It was served: returns when the other side has let go. */
 static inline void rv_choice_await(struct rv_choice *choice)
 {
-    for (unsigned turn = 0; !rv_load_acquire(&choice->done); turn++) /* pairs with rv_chan_wake() */
-        rv_be_patient(turn);
+    rv_lock_acquire(&choice->served); /* pairs with the release in rv_chan_wake() */
 }
 /* The wait has ended for `why`. True: nobody will serve it any more. */
 static inline bool rv_choice_give_up(struct rv_choice *choice, int why)

@@ -10,9 +10,9 @@
  * exist, and then lends the worker's state to whoever has time for it. All of it is undone, or
  * awaited, when the owner comes back to reeve code.
  *
- *     NONE    -> LENT     [rv_loan_called]  the handler, between two instructions of the user's
- *     code LENT    -> TAKEN    [rv_loan_take]    an idle worker, the holder, acts on the owner's
- *     behalf TAKEN   -> NONE     [rv_loan_take]    and is done
+ *     NONE    -> LENT     [rv_loan_called]  the handler, between two instructions of user code
+ *     LENT    -> TAKEN    [rv_loan_take]    an idle worker, the holder, acts for the owner
+ *     TAKEN   -> NONE     [rv_loan_take]    and is done
  *     LENT    -> NONE     [rv_loan_back]    the owner is back before anybody came
  *     TAKEN   -> AWAITED  [rv_loan_back]    the owner is back, and sleeps until
  *     AWAITED -> NONE     [rv_loan_take]    the holder is done and wakes it

@@ -9,13 +9,14 @@
  * there, publishing stealable work costs a load. When a full 10 ms tick has seen no pick anywhere
  * it resigns, and an idle runtime wakes up for nothing.
  *
- *     running      -> parked     [publish_parked]       parked = 1, counted in nparked
- *     parked       -> running    [unpark]               by itself: a completion, a timer, a tick,
- *     a re-scan that found work parked       -> claimed    [claim_parked]         by a waker:
- *     parked = 2 (come and search) or 3 (look into your inbox) claimed      -> running    [unpark]
- *                   the wake is latched in the engine, so it may come before the sleep no sentinel
- *                    -> sentinel   [become_sentinel, rv_notify_slow]
- *     sentinel     -> none       [resign]               it found work, or a quiet tick
+ *     running  -> parked    [publish_parked]   parked = 1, counted in nparked
+ *     parked   -> running   [unpark]           by itself: a completion, a timer, a tick, a re-scan
+ *     parked   -> claimed   [claim_parked]     by a waker: parked = 2 (search) or 3 (look into your
+ *                                              inbox); its wake is latched: it may come too early
+ *     claimed  -> running   [unpark]
+ *
+ *     no sentinel -> sentinel   [sentinel_until, appoint]
+ *     sentinel    -> none       [resign]       it found work, or a quiet tick
  *
  * Nothing is lost, because of each two who could miss each other one looks after a full fence
  * following its own announcement:

@@ -5,10 +5,11 @@
  * Two scopes own everything. The work scope owns the root task and what was posted. The keep scope
  * owns tasks that watch over the end of the work, and the work scope itself.
  *
- *     open      -> closing   [rv_sched_close]   posts are refused; the work scope is closed
- *     closing   -> done      [work_done]        the last of the work is done: on_done, then the
- *     keep scope is closed done      -> stopping  [rv_scope_empty]   the last watcher is done: the
- *     workers leave when they are idle
+ *     open     -> closing    [rv_sched_close]   posts are refused; the work scope is closed
+ *     closing  -> done       [work_done]        the last of the work is done: on_done, then the
+ *                                               keep scope is closed
+ *     done     -> stopping   [rv_scope_empty]   the last watcher is done: the workers leave when
+ *                                               they are idle
  *
  * (1) A post enters the work scope before it looks whether it is refused. So the scope cannot end
  *     between the look and the spawn, and what was not refused runs or is skipped.

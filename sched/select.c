@@ -15,7 +15,7 @@
  *     meets himself.
  * (3) The last look at all cases and the queueing of all are under all locks: nothing that makes a
  *     case ready comes in between.
- * (4) Everybody takes bolts in one order (chan.h), so nobody waits in a circle. Two selects that
+ * (4) Everybody takes locks in one order (chan.h), so nobody waits in a circle. Two selects that
  *     want the same channels take turns.
  * (5) Before it returns the select takes its other records out of their queues.
  *
@@ -163,6 +163,7 @@ static void unlock_all(struct select *sel)
 static void queue_all(struct select *sel, struct rv_worker *w)
 {
     uint64_t token = rv_wait_arm(w->sched, w->cur, 0);
+    rv_choice_init(&sel->choice);
     for (int i = 0; i < sel->n; i++) {
         struct reeve_case *it = &sel->cases[i];
         struct rv_chan_waiter *me = &sel->slots[i].record;

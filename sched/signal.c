@@ -7,8 +7,8 @@
  * be fetched (loan.c), or somebody wants to see where it is stuck (watchdog.c). The handler asks
  * the worker which.
  *
- *     default -> ours     [rv_signal_take, the first]     ours -> default  [rv_signal_give, the
- *     last]
+ *     default -> ours      [rv_signal_take, the first]
+ *     ours    -> default   [rv_signal_give, the last]
  *
  * (1) A task's stack promises its bytes to the task, so the handler runs on an alternate stack. It
  *     never switches from it.

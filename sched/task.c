@@ -5,15 +5,16 @@
  * A descriptor is held by up to four kinds of references, each a bit in st, and is free once it is
  * DONE and none is left.
  *
- *     free              -> QUEUED (HANDLE)   [rv_task_make]      counted in its scope; rv_fresh()
- *     makes the queue entry QUEUED            -> CLAIMED           [rv_claim]          the entry
- *     was met: it starts on a stack of its own QUEUED HANDLE     -> QUEUED CLAIMED .. [reeve_join]
- *            its joiner runs it; the entry is met later and dropped CLAIMED           -> .. DONE
- *                    [rv_task_run]       function returned and scope empty
- *     .. JOINER         -> .. DONE           [task_done]         who waits is woken by the same
- *     step that sets DONE .. PINNED         -> ..                [rv_cancel]         a canceller
- *     has it on its work list DONE, none left   -> free              [rv_task_release]   by
- *     whoever dropped the last one; the generation grows
+ *     free             -> QUEUED (HANDLE)     [rv_task_make]     counted in its scope
+ *     QUEUED           -> CLAIMED             [rv_claim]         its entry was met: it starts on a
+ *                                                                stack of its own
+ *     QUEUED HANDLE    -> QUEUED CLAIMED ..   [reeve_join]       its joiner runs it; the entry is
+ *                                                                met later and dropped
+ *     CLAIMED          -> .. DONE             [rv_task_run]      function returned, scope empty
+ *     .. JOINER        -> .. DONE             [task_done]        the same step wakes who waits
+ *     .. PINNED        -> ..                  [rv_cancel]        a canceller has it on its list
+ *     DONE, none left  -> free                [rv_task_release]  by whoever dropped the last one;
+ *                                                                the generation grows
  *
  * (1) A task without a handle is known to its queue entry alone until it first suspends, so its
  *     start and its end need no atomic operation on st. That is most tasks.

@@ -9,8 +9,8 @@
  *
  *     IDLE   -> ARMED    [rv_wait_arm]      the task, still running, publishes its token
  *     ARMED  -> PARKED   [rv_wait_parked]   its stack has been left: the next context says so
- *     ARMED  -> FIRED    [rv_wait_fire]     ended before it was left: the next context makes it
- *     ready PARKED -> FIRED    [rv_wait_fire]     ended: the one who fired makes it ready
+ *     ARMED  -> FIRED    [rv_wait_fire]     ended before that: the next context makes it ready
+ *     PARKED -> FIRED    [rv_wait_fire]     ended: the one who fired makes it ready
  *     ARMED  -> IDLE     [rv_wait_disarm]   it turned out that there was nothing to wait for
  *     FIRED  -> IDLE     [rv_wait_park]     the task runs again and reads the reason
  *

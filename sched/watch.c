@@ -47,7 +47,7 @@ struct reeve_watch {
 struct waiter {
     struct rv_waiter w; /* first */
     uint64_t known;     /* the version it has */
-    RV_ATOMIC(uint32_t) done;
+    struct rv_lock served;
 };
 
 /* ---- the value ---- */
@@ -116,7 +116,7 @@ static void wake_older(struct reeve_watch *c, uint64_t version)
         struct waiter *it = (struct waiter *)n;
         list = n->next;
         rv_wake((struct rv_wake){ n->sched, n->token });
-        rv_store_release(&it->done, 1u); /* it may be gone now; pairs with wait_for_news() */
+        rv_lock_release(&it->served); /* it may be gone now; pairs with wait_for_news() */
     }
 }
 
@@ -164,6 +164,7 @@ static int may_wait(struct reeve_watch *c, uint64_t known, reeve_time until)
 static int wait_for_news(struct reeve_watch *c, uint64_t known, reeve_time until)
 {
     struct waiter me = { .known = known };
+    rv_lock_init_held(&me.served);
     rv_lock_acquire(&c->lock);
     int r = may_wait(c, known, until);
     if (r <= 0) {
@@ -185,8 +186,7 @@ static int wait_for_news(struct reeve_watch *c, uint64_t known, reeve_time until
     }
     if (!granted)
         return rv_chan_error(why);
-    for (unsigned turn = 0; !rv_load_acquire(&me.done); turn++) /* pairs with wake_older() */
-        rv_be_patient(turn);
+    rv_lock_acquire(&me.served); /* pairs with wake_older() */
     return 0;
 }
 

@@ -410,13 +410,12 @@ TEST(nothing_is_left_for_later)
 /* ---- what the code may use ---- */
 
 /* Where nothing could wake a waiter: the kernel gives locked memory back some time after a ring was
- * closed and tells nobody; and the holder of a slot's lock or of a channel's bolt, released by a
- * plain store that tells nobody either, may have been preempted. */
+ * closed and tells nobody; and the holder of a slot's lock, a bit without room for waiters, may
+ * have been preempted. */
 static bool may_sleep(const char *path, const char *call)
 {
     return (strcmp(path, "io/ring.c") == 0 && strcmp(call, "nanosleep") == 0) ||
-           (strcmp(path, "io/fdtab.c") == 0 && strcmp(call, "sched_yield") == 0) ||
-           (strcmp(path, "sched/chan.c") == 0 && strstr("nanosleep sched_yield", call));
+           (strcmp(path, "io/fdtab.c") == 0 && strcmp(call, "sched_yield") == 0);
 }
 
 static void check_sleep(const struct file *f, int line, const char *s)
