@@ -33,6 +33,7 @@
 #include "io/caps.h"
 #include "io/io.h"
 #include "io/op.h"
+#include "io/req.h"
 #include "io/ring.h"
 #include "io/uring_compat.h"
 #include "mem/alloc.h"
@@ -152,7 +153,22 @@ static const struct {
     [RV_OP_SEND] = { IORING_OP_SEND, 0, 0 },
     [RV_OP_READ] = { IORING_OP_READ, 0, 0 },
     [RV_OP_WRITE] = { IORING_OP_WRITE, 0, 0 },
+    [RV_OP_REQUEST] = { IORING_OP_NOP, 0, 0 }, /* fill_request() says what */
 };
+
+static void fill_request(struct io_uring_sqe *sqe, const struct rv_op *op)
+{
+    const struct rv_req *req = op->addr;
+    sqe->opcode = req->opcode;
+    sqe->flags = req->sqe_flags;
+    sqe->ioprio = req->ioprio;
+    sqe->off = req->off;
+    sqe->addr = req->addr;
+    sqe->len = req->len;
+    sqe->rw_flags = (int)req->op_flags;
+    sqe->buf_index = req->buf_index;
+    sqe->splice_fd_in = req->fd_in;
+}
 
 static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
 {
@@ -181,6 +197,9 @@ static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const 
         break;
     case RV_OP_RECV_PICK:
         sqe->buf_group = GROUP_ID;
+        break;
+    case RV_OP_REQUEST:
+        fill_request(sqe, op);
         break;
     default:
         break;

@@ -55,6 +55,7 @@ enum rv_op_code {
     /* fd, addr, len, off (UINT64_MAX: the file's position), msg_flags = RWF_* */
     RV_OP_READ,
     RV_OP_WRITE,        /* the same */
+    RV_OP_REQUEST,      /* addr = struct rv_req: whatever it says (io/req.h) */
     RV_OP_CODES
 };
 

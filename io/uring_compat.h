@@ -90,6 +90,9 @@ enum {
 #define RV_URING_TIMEOUT_MULTISHOT   (1u << 6) /* 6.4 */
 #define RV_URING_MSG_RING_FLAGS_PASS (1u << 1) /* 6.3 */
 
+/* sqe->splice_flags. */
+#define RV_URING_SPLICE_F_FD_IN_FIXED (1u << 31) /* 5.7 */
+
 /* cqe->flags. */
 #define RV_URING_CQE_F_BUFFER        (1u << 0)
 #define RV_URING_CQE_F_MORE          (1u << 1)

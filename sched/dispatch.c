@@ -14,6 +14,8 @@
  * (2) The same for a stack that is given back: the next context does it.
  * (3) After a switch nothing that was computed before it about the worker is valid.
  * (4) A unit is all tasks on one stack; the innermost one, cur, stands for it.
+ * (5) For a task time does not go back. Workers' clocks lag behind the kernel's by different
+ *     amounts; who comes to another worker makes that one ask the kernel.
  *
  * Threads: the worker's.
  */
@@ -64,9 +66,11 @@ RV_ALWAYS struct rv_worker *switch_to(struct rv_worker *w, struct rv_stack *to)
     RV_ASSERT(rv_load_relaxed(&w->loan.in_rt));
     w->on = to;
     rv_switch(from, to);
-    w = rv_worker_self();
-    after_switch(w);
-    return w;
+    struct rv_worker *self = rv_worker_self();
+    if (__builtin_expect(self != w, 0))
+        rv_fastclock_doubt(&self->clock); /* (5) */
+    after_switch(self);
+    return self;
 }
 
 /* The stack of a unit has nothing more to run: on with a fresh task, or away from it. */

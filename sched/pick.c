@@ -127,6 +127,7 @@ static __attribute__((noinline)) uint64_t take_injected(struct rv_worker *w, uns
     struct rv_msg *m = rv_injector_take_share(w->sched, c, room < SHARE_MAX ? room : SHARE_MAX);
     if (m == NULL)
         return 0;
+    rv_fastclock_doubt(&w->clock);
     struct rv_msg *rest = rv_msg_next(m);
     uint64_t entry = rv_msg_entry(w->sched, m);
     if (rest && c != RV_NORMAL)

@@ -56,6 +56,7 @@ static uint64_t steal_from(struct rv_worker *w, struct rv_worker *victim, unsign
 static void keep(struct rv_worker *w, unsigned c, uint64_t e)
 {
     rv_count(&w->n.steals_got, 1);
+    rv_fastclock_doubt(&w->clock);
     if (c != RV_NORMAL) {
         rv_push_ring(w, c, e, &rv_task_at(w->sched, rv_entry_index(e))->msg);
         return;

@@ -145,7 +145,11 @@ int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
     uint64_t ww = rv_load_acquire(&t->ww);
     RV_ASSERT((ww & WW_STATE) == RV_WW_FIRED);
     rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
-    return (int)(ww >> WW_REASON_SHIFT & 3);
+    int why = (int)(ww >> WW_REASON_SHIFT & 3);
+    /* Another worker's clock may have said so. */
+    if (why == RV_TIMED_OUT || t->flags & RV_TF_TIMED_OUT)
+        rv_fastclock_seen(&w->clock, until);
+    return why;
 }
 
 int rv_wait_why(struct rv_sched *s, struct rv_task *t)

@@ -127,6 +127,8 @@ static bool drain_inbox(struct rv_worker *w)
 {
     struct rv_msg *m = rv_inbox_drain(&w->inbox);
     bool any = m != NULL;
+    if (any)
+        rv_fastclock_doubt(&w->clock); /* tasks may have come that have seen another clock */
     while (m) {
         struct rv_msg *next = rv_msg_next(m); /* handling it may send it on */
         message(w, m);

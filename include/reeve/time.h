@@ -28,7 +28,9 @@ typedef int64_t reeve_time;
 /** A deadline already past: the call does what it can do at once, or says -ETIMEDOUT. */
 #define REEVE_POLL INT64_C(-1)
 
-/** The time now; always > 0. Any thread, inside a task or not. */
+/** The time now; always > 0. Any thread, inside a task or not. Workers keep clocks of their own,
+ * never ahead of CLOCK_MONOTONIC and less than 10 us behind it: for one task time does not go
+ * back, while two tasks that run at once may differ by that much. */
 REEVE_API reeve_time reeve_now(void);
 
 /** The time ns from now. It saturates instead of wrapping and is never 0: reeve_in(INT64_MAX) never

@@ -86,6 +86,24 @@ TEST(what_was_returned_is_never_gone_back_on)
     CHECK_EQ(rv_fastclock_now(&c), later);
 }
 
+TEST(a_doubted_clock_asks_the_kernel_and_a_clock_that_was_seen_counts)
+{
+    struct rv_fastclock c;
+    rv_fastclock_init(&c);
+    for (int i = 0; i < 1000; i++) {
+        (void)rv_fastclock_now(&c);
+        int64_t seen = rv_clock_ns();
+        for (int n = i % 3; n >= 0; n--)
+            rv_fastclock_doubt(&c);
+        CHECK_GE(rv_fastclock_now(&c), seen);
+        seen = rv_clock_ns();
+        rv_fastclock_seen(&c, seen);
+        CHECK_GE(rv_fastclock_now(&c), seen);
+        rv_fastclock_seen(&c, seen - 1000);
+        CHECK_GE(rv_fastclock_now(&c), seen);
+    }
+}
+
 /* The kernel's clock between two readings of the counter, as narrow as a few attempts allow. */
 static int64_t bracket(uint64_t *ret_low, uint64_t *ret_high)
 {

@@ -588,3 +588,34 @@ TEST(deadlines_are_met_on_real_threads)
 {
     CHECK_EQ(host_run(4, 2000, many_join_in_time, NULL), 0);
 }
+
+/* Workers' clocks lag behind the kernel's, each by its own amount. A task that is passed between
+ * workers compares what they say. */
+static int reads_the_time_everywhere(void *arg)
+{
+    (void)arg;
+    reeve_time last = 0;
+    for (uint32_t i = 0; i < host_times(3000); i++) {
+        reeve_task *t;
+        CHECK_GE(reeve_now(), last);
+        last = reeve_now();
+        CHECK_OK(reeve_spawn(&t, yields_some, (void *)(uintptr_t)i));
+        CHECK_OK(reeve_join(t, NULL, 0));
+        CHECK_GE(reeve_now(), last);
+        last = reeve_now();
+        CHECK_OK(reeve_sleep(i % 16 ? 0 : last + REEVE_US));
+    }
+    return 0;
+}
+
+static int many_read_the_time(void *arg)
+{
+    for (int i = 0; i < 8; i++)
+        CHECK_OK(reeve_go(reads_the_time_everywhere, arg));
+    return 0;
+}
+
+TEST(for_a_task_time_does_not_go_back)
+{
+    CHECK_EQ(host_run(4, 2000, many_read_the_time, NULL), 0);
+}
