@@ -40,6 +40,12 @@ static inline void rv_lock_init_held(struct rv_lock *lock)
     rv_store_relaxed(&lock->word, 1U);
 }
 
+/* Whether somebody holds it; if not, what the last holder did is the caller's to see. */
+static inline bool rv_lock_is_held(struct rv_lock *lock)
+{
+    return rv_load_acquire(&lock->word) != 0; /* pairs with rv_lock_release() */
+}
+
 /* True: the caller holds it now. */
 static inline bool rv_lock_try(struct rv_lock *lock)
 {

@@ -26,19 +26,20 @@
  *     while somebody waits holds both locks, and fills the slot that it has emptied from the queue.
  * (4) So no wake-up is lost: the last look and the queueing are under the lock under which the next
  *     one who could serve looks at the queue. And nobody overtakes who waits.
- * (5) An element is copied under a lock, exactly when a pos changes or a waiter is served. Who
- *     waits has a choice (chan.h) that ends the wait once: it is served by whoever claims it first,
- *     or it gives up and leaves the queue. So nothing is lost, and nothing done twice.
+ * (5) An element is copied under a lock, exactly when a pos changes or a waiter is served. A wait
+ *     ends once, by its wait word: it is served by whoever claims it first, or it ends by itself
+ *     and leaves the queue. So nothing is lost, and nothing done twice.
  * (6) closed changes under both locks, once, and the close then empties both queues. With it seen
  *     or unseen under either lock everything above holds: nobody queues after it, by (2) there is
  *     nothing to drain where receivers wait, and what senders that wait have brought was not sent.
- * (7) Who fails to claim a choice throws its record out of the queue, and takes the next. Records
+ * (7) Who fails to claim a wait throws its record out of the queue, and takes the next. Records
  *     that cannot be claimed any more do not count in (2) and (3).
  * (8) The release of the last lock is the last that anybody does to a channel, and destroy takes
  *     both; who was served does not come back to it. So who received the answer that it made the
  *     channel for may destroy it at once.
- * (9) Who was served goes on only when its server has done with it, the wake included: else, woken
- *     by its deadline, it could end, and its runtime with it, before a server elsewhere wakes it.
+ * (9) Who was served goes on only when its server has done with it, the wake included: else its
+ *     runtime could end with it, before a server elsewhere has told a worker of that to wake up.
+ *     A server of the same runtime lets go just before it makes the task ready.
  *
  * Without slots (cap 0) both queues are at in.lock, and either is empty, or holds only what cannot
  * be claimed or belongs to the same select as all of the other.
@@ -67,10 +68,13 @@ static inline struct rv_chan_waiter *next_waiter(struct rv_waitq *q)
     struct rv_waiter *n;
     while ((n = rv_waitq_pop(q)) != NULL) {
         struct rv_chan_waiter *it = (struct rv_chan_waiter *)n;
-        uint32_t open = 0;
         (void)rv_waiter_grant(n);
-        if (rv_cas(&it->choice->won, &open, it->index + 1)) /* pairs with rv_choice_give_up() */
-            return it;
+        unsigned was = rv_wait_claim(n->sched, n->token, RV_WOKEN);
+        if (__builtin_expect(was == RV_WW_IDLE, 0))
+            continue;
+        it->choice->was = was;
+        it->choice->won = it->index;
+        return it;
     }
     return NULL;
 }
@@ -244,7 +248,7 @@ static int wait_for(struct reeve_chan *c, bool sends, struct rv_chan_waiter *me,
     rv_waitq_add(rv_chan_queue(c, sends), &me->w);
     rv_lock_release(lock);
     int why = rv_wait_park(w, t, rv_deadline(t, until));
-    if (__builtin_expect(rv_choice_give_up(&choice, why), 0)) {
+    if (__builtin_expect(why != RV_WOKEN, 0)) {
         rv_chan_withdraw(c, sends, me);
         return rv_chan_error(why);
     }

@@ -14,6 +14,7 @@
 #include "mem/die.h"
 #include "mem/lock.h"
 #include "mem/rv_atomic.h"
+#include "sched/ready.h"
 #include "sched/waitq.h"
 
 /* One end of a channel: where elements go in, or where they come out. Everything but pos is guarded
@@ -36,25 +37,22 @@ struct reeve_chan {
     RV_ALIGNED_LINE struct rv_end out;
 };
 
-/* How a wait, for one thing or for one of several, ends:
+/* A wait, for one thing or for one of several. It is its wait word that says how it ends: whoever
+ * serves it claims it first (rv_wait_claim), and what is below is his until he lets go.
  *
- *     0 -> 1 + index of the case   [next_waiter()]         the other side serves it
- *     0 -> RV_CHOICE_NONE          [rv_choice_give_up()]   deadline or cancellation came first
- *
- * Releasing served is the last that who serves does to the other side, after the wake: until then
- * the record is there, and the runtime that it belongs to. Who was served waits for it, and does
- * not come back to the channel: that may be gone. */
+ * Letting go, by `served`, is the last that he does to the other side, the wake included: until
+ * then the record is there, and the runtime that it belongs to. Who was served waits for it, and
+ * does not come back to the channel: that may be gone. */
 struct rv_choice {
-    RV_ATOMIC(uint32_t) won;
     struct rv_lock served;
+    uint32_t won; /* the case */
+    unsigned was; /* what the claim has found */
 };
 
 static inline void rv_choice_init(struct rv_choice *choice)
 {
-    rv_store_relaxed(&choice->won, 0u);
     rv_lock_init_held(&choice->served);
 }
-#define RV_CHOICE_NONE UINT32_MAX
 
 /* The record of a task that waits to send or to receive. The element is where the task said. */
 struct rv_chan_waiter {
@@ -103,20 +101,26 @@ int rv_chan_take(struct reeve_chan *c, void *to, struct rv_chan_waiter **ret_ser
 static inline void rv_chan_wake(struct rv_chan_waiter *n)
 {
     struct rv_choice *choice = n->choice;
-    rv_wake((struct rv_wake){ n->w.sched, n->w.token });
+    struct rv_sched *s = n->w.sched;
+    struct rv_task *t = rv_task_at(s, (uint32_t)(n->w.token >> 32));
+    struct rv_worker *self = rv_worker_self();
+    bool asleep = choice->was == RV_WW_PARKED;
+    if (asleep && self && self->sched == s) {
+        /* It runs when it is made ready, not before; and this runtime does not end under us. */
+        rv_lock_init(&choice->served);
+        rv_ready_on(s, self, t, UINT32_MAX);
+        return;
+    }
+    if (asleep)
+        rv_ready_on(s, NULL, t, UINT32_MAX);
     rv_lock_release(&choice->served); /* pairs with rv_choice_await() */
 }
 
 /* It was served: returns when the other side has let go. */
 static inline void rv_choice_await(struct rv_choice *choice)
 {
-    rv_lock_acquire(&choice->served); /* pairs with the release in rv_chan_wake() */
-}
-/* The wait has ended for `why`. True: nobody will serve it any more. */
-static inline bool rv_choice_give_up(struct rv_choice *choice, int why)
-{
-    uint32_t open = 0; /* pairs with next_waiter() in chan.c */
-    return why != RV_WOKEN && rv_cas(&choice->won, &open, RV_CHOICE_NONE);
+    if (__builtin_expect(rv_lock_is_held(&choice->served), 0))
+        rv_lock_acquire(&choice->served); /* pairs with the release in rv_chan_wake() */
 }
 /* Takes back a record that nobody will serve, if it is still in its queue. */
 void rv_chan_withdraw(struct reeve_chan *c, bool sends, struct rv_chan_waiter *me);

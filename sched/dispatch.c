@@ -147,13 +147,18 @@ bool rv_enter(struct rv_worker *w, struct rv_task *t, bool fresh)
 
 struct rv_worker *rv_suspend(struct rv_worker *w, enum rv_hook hook)
 {
-    struct rv_task *t = w->cur;
-    bool fresh = false;
-    struct rv_task *next = rv_pass_over(w) ? NULL : rv_pick(w, &fresh);
+    struct rv_task *t = w->cur, *next = NULL;
+    bool fresh = false, go_on = !rv_pass_over(w);
     w->hook = hook;
     w->hook_task = t;
     rv_store_relaxed(&t->run.stack, w->on);
     rv_store_relaxed(&t->depth, rv_depth(w->on, __builtin_frame_address(0)));
+    if (go_on && (next = rv_pick_slot(w)) != NULL) {
+        w->cur = next;
+        return switch_to(w, rv_load_relaxed(&next->run.stack));
+    }
+    if (go_on)
+        next = rv_pick(w, &fresh);
     struct rv_worker *on;
     if (next && (on = enter(w, next, fresh)) != NULL)
         return on;

@@ -9,7 +9,7 @@
  *     heap      deadlines of their own, if due before who has waited longest in the queues;
  *               fifteen times in a row at most
  *     slot      the task just woken by the running one (NORMAL only); three times in a row at
- *               most, then it queues like anybody
+ *               most while others wait, then it queues like anybody
  *     pinned    tasks that must run here; nobody steals them
  *     ring      woken tasks, first in first out
  *     deque     fresh tasks, newest first; thieves take the oldest
@@ -36,7 +36,7 @@
 #include "sched/park.h"
 #include "sched/scope.h"
 
-enum { SLOT_RUN_MAX = 3, STALE_MIN = 64, OLDEST_EVERY = 16, HEAP_RUN_MAX = 15, SHARE_MAX = 128 };
+enum { STALE_MIN = 64, OLDEST_EVERY = 16, HEAP_RUN_MAX = 15, SHARE_MAX = 128 };
 
 /* A class gets one pick in so many, however busy the better ones are. */
 static const uint8_t floor_of[RV_CLASSES] = {
@@ -183,17 +183,20 @@ RV_ALWAYS uint64_t take_ring(struct rv_worker *w, struct rv_lane *l)
     return e;
 }
 
-/* The slot is not empty: its entry, unless it has won often enough. */
+/* The slot is not empty: its entry, unless it has won often enough while others waited. */
 static __attribute__((noinline)) uint64_t take_slot(struct rv_worker *w)
 {
+    struct rv_lane *l = &w->lane[RV_NORMAL];
     uint64_t e = rv_load_relaxed(&w->slot);
     if (w->sched->nworkers == 1)
         rv_store_relaxed(&w->slot, 0);
     else if ((e = rv_xchg_acq_rel(&w->slot, 0)) == 0)
         return 0;
-    if (w->slot_run++ < SLOT_RUN_MAX)
+    if (w->slot_run++ < RV_SLOT_RUN_MAX)
         return e;
     w->slot_run = 0;
+    if (l->pinned_head == NULL && rv_lane_stealable(l) == 0)
+        return e;
     rv_push_ring(w, RV_NORMAL, e, &rv_task_at(w->sched, rv_entry_index(e))->msg);
     return 0;
 }
@@ -224,7 +227,7 @@ static __attribute__((noinline, cold)) void shuffle(struct rv_worker *w, struct 
     l->oldest_in = 1 + (draw >> 16) % 4;
     w->injector_in = 1 + (int32_t)((draw >> 20) % 4);
     if (draw >> 31)
-        w->slot_run = SLOT_RUN_MAX; /* the slot queues like anybody */
+        w->slot_run = RV_SLOT_RUN_MAX; /* the slot queues like anybody */
 }
 
 RV_ALWAYS uint64_t take_queues(struct rv_worker *w, struct rv_lane *l)

@@ -10,6 +10,30 @@
 #include "sched/ready.h"
 #include "sched/worker.h"
 
+/* So many picks in a row the slot wins while others wait. */
+enum { RV_SLOT_RUN_MAX = 3 };
+/* Where the slot's task is what rv_pick() would choose: chooses it, without the search; it has a
+ * stack. NULL: it takes a search to know. */
+static inline struct rv_task *rv_pick_slot(struct rv_worker *w)
+{
+    uint64_t e = rv_load_relaxed(&w->slot), picks = rv_load_relaxed(&w->n.picks) + 1;
+    struct rv_lane *l = &w->lane[RV_NORMAL];
+    if (e == 0 || e == w->sample || w->slot_run >= RV_SLOT_RUN_MAX || w->injector_in <= 1 ||
+        l->oldest_in <= 1 || (w->budget & w->clock_mask) == 0 ||
+        (picks & (RV_SAMPLE_EVERY - 2)) == 0 ||
+        (w->ready | rv_load_relaxed(&w->sched->injector.ready)) != 0)
+        return NULL;
+    if (w->sched->nworkers == 1)
+        rv_store_relaxed(&w->slot, 0);
+    else if ((e = rv_xchg_acq_rel(&w->slot, 0)) == 0) /* a thief's; pairs with fill_slot() */
+        return NULL;
+    w->injector_in--;
+    l->oldest_in--;
+    w->slot_run++;
+    w->budget--;
+    rv_store_relaxed(&w->n.picks, picks);
+    return rv_task_at(w->sched, rv_entry_index(e));
+}
 /* The next task of this worker's own queues and the injector, claimed; NULL: none. Counts as a
  * pick of the pass.
  * *ret_fresh: it has no stack yet. */

@@ -7,9 +7,9 @@
  * once, in the order of their addresses, and every case is tried again. If still none can be done
  * the task queues a record for each case and waits.
  *
- * (1) All records of a select share one choice, and its first compare-and-swap decides. Who serves
- *     a record claims its choice first, under the lock of the record's queue, and moves the element
- *     under the same lock. So no two cases are done, and none after the select has given up.
+ * (1) All records of a select name one wait, and who ends it decides. Who serves a record claims
+ *     that wait first, under the lock of the record's queue, and moves the element under the same
+ *     lock. So no two cases are done, and none after the select has given up.
  * (2) A task tries cases only while it has no record in any queue. So whoever serves has nothing of
  *     his own to claim: there is one compare-and-swap, not two, and nothing to undo. And nobody
  *     meets himself.
@@ -185,10 +185,10 @@ static void queue_all(struct select *sel, struct rv_worker *w)
 /* The wait is over, for `why`: takes the records back, and says which case was done. */
 static int settle(struct select *sel, int why)
 {
-    bool none = rv_choice_give_up(&sel->choice, why);
+    bool none = why != RV_WOKEN;
     if (!none)
         rv_choice_await(&sel->choice);
-    int won = none ? -1 : (int)rv_load_relaxed(&sel->choice.won) - 1;
+    int won = none ? -1 : (int)sel->choice.won;
     RV_ASSERT(none || (won >= 0 && won < sel->n));
     for (int i = 0; i < sel->n; i++) {
         struct reeve_case *it = &sel->cases[i];

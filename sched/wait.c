@@ -161,24 +161,34 @@ int rv_wait_why(struct rv_sched *s, struct rv_task *t)
     return rv_is_cancelled(ctl) ? -ECANCELED : 0;
 }
 
-bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsigned reason,
-                  uint32_t home)
+static inline unsigned claim(struct rv_task *t, uint64_t token, unsigned reason)
 {
-    struct rv_task *t = rv_task_at(s, (uint32_t)(token >> 32));
     uint64_t ww = rv_load_acquire(&t->ww);
     for (;;) {
         unsigned state = ww & WW_STATE;
         if ((uint32_t)(ww >> WW_ARM_SHIFT) != (uint32_t)token)
-            return false;
+            return RV_WW_IDLE;
         if (state != RV_WW_ARMED && state != RV_WW_PARKED)
-            return false;
+            return RV_WW_IDLE;
         uint64_t fired = (ww & ~(uint64_t)0xf) | RV_WW_FIRED | (uint64_t)reason << WW_REASON_SHIFT;
-        if (!rv_cas(&t->ww, &ww, fired))
-            continue;
-        if (state == RV_WW_PARKED) /* else rv_wait_parked() will find FIRED */
-            rv_ready_on(s, w, t, home);
-        return true;
+        if (rv_cas(&t->ww, &ww, fired))
+            return state;
     }
+}
+
+unsigned rv_wait_claim(struct rv_sched *s, uint64_t token, unsigned reason)
+{
+    return claim(rv_task_at(s, (uint32_t)(token >> 32)), token, reason);
+}
+
+bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsigned reason,
+                  uint32_t home)
+{
+    struct rv_task *t = rv_task_at(s, (uint32_t)(token >> 32));
+    unsigned was = claim(t, token, reason);
+    if (was == RV_WW_PARKED) /* else rv_wait_parked() will find FIRED */
+        rv_ready_on(s, w, t, home);
+    return was != RV_WW_IDLE;
 }
 
 /* The wait that the task is in, its wait word and what goes with it read as one; 0: none. Nothing

@@ -67,6 +67,10 @@ int rv_wait_why(struct rv_sched *s, struct rv_task *t);
  * w NULL on foreign ones. home: worker to resume on, or UINT32_MAX for the caller's. */
 bool rv_wait_fire(struct rv_sched *s, struct rv_worker *w, uint64_t token, unsigned reason,
                   uint32_t home);
+/* The same in two steps. claim: the caller's alone from now on, and still asleep; what the wait was
+ * before, ARMED or PARKED, or IDLE for whoever came too late. Then, for one that was PARKED,
+ * rv_ready_on() lets the task run; one that was ARMED goes on by itself, maybe at once. */
+unsigned rv_wait_claim(struct rv_sched *s, uint64_t token, unsigned reason);
 /* Fires or cancels whatever wait the task is in because it was cancelled. */
 void rv_wait_kick(struct rv_sched *s, struct rv_worker *w, struct rv_task *t);
 /* Fires every timer that is due. */

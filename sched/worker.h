@@ -204,7 +204,8 @@ static inline struct rv_worker *rv_worker_self(void)
 
 static inline struct rv_task *rv_task_at(struct rv_sched *s, uint32_t idx)
 {
-    return rv_slab_at(&s->tasks, idx);
+    RV_ASSERT(idx < s->tasks.cap);
+    return (struct rv_task *)s->tasks.base + idx;
 }
 static inline uint32_t rv_task_index(struct rv_sched *s, const struct rv_task *t)
 {

@@ -95,7 +95,7 @@ explore_canary(parked_over_fired wait "" sched/wait.c
 
 explore_canary(fire_without_arm_number wait "" sched/wait.c
   [[if ((uint32_t)(ww >> WW_ARM_SHIFT) != (uint32_t)token)
-            return false;]]
+            return RV_WW_IDLE;]]
   [[]])
 
 explore_canary(done_without_joiner join "" sched/task.c
@@ -137,10 +137,10 @@ explore_canary(chan_empty_without_another_look chan "" sched/chan.c
   [[bool empty = rv_load_relaxed(&c->in.pos) == rv_load_acquire(&c->out.pos);]]
   [[bool empty = true;]])
 
-explore_canary(chan_gives_up_what_was_served chan sched/chan.c sched/chan.h
-  [[return why != RV_WOKEN && rv_cas(&choice->won, &open, RV_CHOICE_NONE);]]
-  [[(void)choice, (void)open;
-    return why != RV_WOKEN;]])
+explore_canary(chan_serves_who_gave_up chan "" sched/chan.c
+  [[if (__builtin_expect(was == RV_WW_IDLE, 0))
+            continue;]]
+  [[]])
 
 explore_canary(select_queues_what_became_ready chan "" sched/select.c
   [[r = try_locked(sel, &served);]]

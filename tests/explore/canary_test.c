@@ -170,9 +170,9 @@ TEST(a_receiver_that_does_not_look_again_is_found)
     found("chan_empty_without_another_look", "elements_pass_a_slot_in_order");
 }
 
-TEST(a_receiver_that_gives_up_what_it_was_served_is_found)
+TEST(a_sender_that_serves_who_has_given_up_is_found)
 {
-    found("chan_gives_up_what_was_served", "an_element_is_not_lost_to_a_receiver_that_gives_up");
+    found("chan_serves_who_gave_up", "an_element_is_not_lost_to_a_receiver_that_gives_up");
 }
 
 TEST(a_select_that_does_not_look_again_is_found)

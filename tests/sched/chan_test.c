@@ -401,14 +401,14 @@ TEST(a_cancelled_waiter_leaves_the_queue)
         CHECK_EQ(host_run_virtual(1, cancels_who_waits, &cap), 0);
 }
 
-/* Something other than who served it ends its wait. */
+/* Something other than who served it would end its wait. */
 static void end_wait(struct rv_chan_waiter *n, bool late)
 {
-    CHECK(rv_wait_fire(n->w.sched, rv_worker_self(), n->w.token,
+    CHECK(!rv_wait_fire(n->w.sched, rv_worker_self(), n->w.token,
                        late ? RV_TIMED_OUT : RV_CANCELLED, UINT32_MAX));
 }
 
-/* The other side has served the waiter and not yet woken it when something else ends the wait. */
+/* The other side has served the waiter and not yet woken it when something else wants to end the wait. */
 static int serves_then_cancels(void *arg)
 {
     size_t cap = *(size_t *)arg;
