@@ -68,7 +68,7 @@ static inline struct rv_chan_waiter *next_waiter(struct rv_waitq *q)
     struct rv_waiter *n;
     while ((n = rv_waitq_pop(q)) != NULL) {
         struct rv_chan_waiter *it = (struct rv_chan_waiter *)n;
-        (void)rv_waiter_grant(n);
+        n->granted = true;
         unsigned was = rv_wait_claim(n->sched, n->token, RV_WOKEN);
         if (__builtin_expect(was == RV_WW_IDLE, 0))
             continue;

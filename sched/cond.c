@@ -111,7 +111,7 @@ static struct rv_wake hand_to_mutex(struct cond *c, struct rv_waiter *n)
 void reeve_cond_signal(struct reeve_cond *cond)
 {
     struct cond *c = (struct cond *)cond;
-    struct rv_wake wake = { NULL, 0 };
+    struct rv_wake wake = { 0 };
     if (rv_load_relaxed(&c->waiting) == 0)
         return;
     rv_lock_acquire(&c->gate.lock);

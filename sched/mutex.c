@@ -269,7 +269,7 @@ struct rv_wake rv_mutex_adopt(struct rv_locker *n)
 {
     struct rv_mutex *m = n->mutex;
     struct rv_lock *lock = queue_lock(m);
-    struct rv_wake wake = { NULL, 0 };
+    struct rv_wake wake = { 0 };
     rv_lock_acquire(lock);
     uintptr_t seen = rv_load_relaxed(&m->word), ask = outranks(m, n) ? QUEUED | HANDOVER : QUEUED;
     uintptr_t next;
@@ -278,7 +278,7 @@ struct rv_wake rv_mutex_adopt(struct rv_locker *n)
     } while (!rv_cas(&m->word, &seen, next));
     n->woken = !(seen & CALLED) && next & CALLED;
     if (n->woken)
-        wake = (struct rv_wake){ n->w.sched, n->w.token };
+        wake = rv_waiter_wake(&n->w);
     RV_ASSERT(!n->woken || m->queue == 0);
     add(m, n);
     raise_owner(m, n->w.sched);
@@ -308,7 +308,7 @@ static struct rv_wake hand_over(struct rv_mutex *m, struct rv_locker *first)
 static struct rv_wake free_it(struct rv_mutex *m, uintptr_t seen)
 {
     struct rv_locker *first = first_of(m);
-    struct rv_wake wake = { NULL, 0 };
+    struct rv_wake wake = { 0 };
     if (first == NULL) {
         rv_store_release(&m->word, (uintptr_t)0);
         return wake;
@@ -317,7 +317,7 @@ static struct rv_wake free_it(struct rv_mutex *m, uintptr_t seen)
         return hand_over(m, first);
     if (!first->woken) {
         first->woken = true;
-        wake = (struct rv_wake){ first->w.sched, first->w.token };
+        wake = rv_waiter_wake(&first->w);
         seen &= ~PASSES;
     }
     rv_store_release(&m->word, (seen & PASSES) | QUEUED | CALLED);

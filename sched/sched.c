@@ -24,6 +24,7 @@
 #include "mem/alloc.h"
 #include "mem/die.h"
 #include "sched/context.h"
+#include "sched/grace.h"
 #include "sched/park.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
@@ -130,6 +131,7 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
 
 void rv_sched_finish(struct rv_sched *s)
 {
+    rv_grace_wait();
     for (uint32_t i = 0; s->workers && i < s->nworkers; i++) {
         struct rv_worker *w = s->workers[i];
         if (w == NULL)

@@ -18,7 +18,8 @@
  * (2) A waiter whose wait ended by its deadline or by cancellation takes the lock once more. What
  *     it was granted meanwhile is its own: a result beats a deadline.
  * (3) A granted record may be gone at the unlock, so the waker carries a copy of what it needs.
- * (4) Tasks of several runtimes may meet: a waiter brings its scheduler along.
+ * (4) Tasks of several runtimes may meet, and threads of none: a waiter brings its scheduler along,
+ *     and a stranger who wakes it keeps that from ending meanwhile (grace.h).
  *
  * Threads: all of it under the queue's lock, except rv_wake - anyone.
  */
@@ -26,6 +27,7 @@
 #define RV_SCHED_WAITQ_H
 
 #include "mem/die.h"
+#include "sched/grace.h"
 #include "sched/wait.h"
 
 struct rv_waiter {
@@ -40,9 +42,11 @@ struct rv_waitq {
     struct rv_waiter *first;
 };
 
+/* Every one of these is woken, once. sched NULL: nobody. */
 struct rv_wake {
     struct rv_sched *sched;
     uint64_t token;
+    unsigned ticket; /* a stranger's; 0: the worker's own runtime */
 };
 
 /* Arms the running task's wait. The rest of the record, what it came for, is the caller's. */
@@ -90,20 +94,29 @@ static inline struct rv_waiter *rv_waitq_pop(struct rv_waitq *q)
     return n;
 }
 
+/* How to wake it. */
+static inline struct rv_wake rv_waiter_wake(const struct rv_waiter *n)
+{
+    struct rv_worker *self = rv_worker_self();
+    bool ours = self && self->sched == n->sched;
+    return (struct rv_wake){ n->sched, n->token, ours ? 0 : rv_grace_enter() };
+}
+
 /* What it waits for is its own from here on. */
 static inline struct rv_wake rv_waiter_grant(struct rv_waiter *n)
 {
     RV_ASSERT(!n->granted);
     n->granted = true;
-    return (struct rv_wake){ n->sched, n->token };
+    return rv_waiter_wake(n);
 }
 
 /* Ends the wait, if it has not ended by itself. Without the lock: it may be this worker's next. */
 static inline void rv_wake(struct rv_wake wake)
 {
-    struct rv_worker *self = rv_worker_self();
-    rv_wait_fire(wake.sched, self && self->sched == wake.sched ? self : NULL, wake.token, RV_WOKEN,
-                 UINT32_MAX);
+    struct rv_worker *w = wake.ticket ? NULL : rv_worker_self();
+    rv_wait_fire(wake.sched, w, wake.token, RV_WOKEN, UINT32_MAX);
+    if (wake.ticket)
+        rv_grace_leave(wake.ticket);
 }
 
 #endif

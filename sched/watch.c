@@ -100,23 +100,30 @@ uint64_t reeve_watch_get(reeve_watch *c, void *value)
 
 /* ---- set and close: wake those who know less ---- */
 
+/* It keeps its own runtime until `served` is released. */
+static void wake_served(struct waiter *it)
+{
+    struct rv_worker *self = rv_worker_self();
+    struct rv_sched *s = it->w.sched;
+    rv_wait_fire(s, self && self->sched == s ? self : NULL, it->w.token, RV_WOKEN, UINT32_MAX);
+    rv_lock_release(&it->served); /* it may be gone now; pairs with wait_for_news() */
+}
+
 /* Under the lock, which this releases: wakes whoever waits and does not know the version;
  * UINT64_MAX: everybody. */
 static void wake_older(struct reeve_watch *c, uint64_t version)
 {
     struct rv_waiter *list, **end = &list, *n;
     while ((n = c->waiting.first) != NULL && ((struct waiter *)n)->known < version) {
-        (void)rv_waiter_grant(rv_waitq_pop(&c->waiting));
+        rv_waitq_pop(&c->waiting)->granted = true;
         *end = n;
         end = &n->next;
     }
     *end = NULL;
     rv_lock_release(&c->lock);
     while ((n = list) != NULL) {
-        struct waiter *it = (struct waiter *)n;
         list = n->next;
-        rv_wake((struct rv_wake){ n->sched, n->token });
-        rv_lock_release(&it->served); /* it may be gone now; pairs with wait_for_news() */
+        wake_served((struct waiter *)n);
     }
 }
 

@@ -142,6 +142,10 @@ explore_canary(chan_serves_who_gave_up chan "" sched/chan.c
             continue;]]
   [[]])
 
+explore_canary(grace_without_another_look_at_the_phase grace "" sched/grace.c
+  [[if ((rv_load_seqcst(&phase) & 1) == p)]]
+  [[if (p <= 1)]])
+
 explore_canary(select_queues_what_became_ready chan "" sched/select.c
   [[r = try_locked(sel, &served);]]
   [[r = -EAGAIN;]])

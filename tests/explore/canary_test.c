@@ -175,6 +175,12 @@ TEST(a_sender_that_serves_who_has_given_up_is_found)
     found("chan_serves_who_gave_up", "an_element_is_not_lost_to_a_receiver_that_gives_up");
 }
 
+TEST(a_stranger_who_draws_an_old_ticket_is_found)
+{
+    found("grace_without_another_look_at_the_phase",
+          "a_scheduler_outlives_the_strangers_who_found_its_tasks");
+}
+
 TEST(a_select_that_does_not_look_again_is_found)
 {
     found("select_queues_what_became_ready", "a_select_takes_one_of_two");
