@@ -327,7 +327,8 @@ static __attribute__((noinline)) uint64_t next_by_class(struct rv_worker *w)
 /* The next entry by the order above; 0: there is none. */
 RV_ALWAYS uint64_t next_entry(struct rv_worker *w)
 {
-    if (__builtin_expect(w->ready | rv_load_relaxed(&w->sched->injector.ready), 0))
+    if (RV_MANY_CLASSES &&
+        __builtin_expect(w->ready | rv_load_relaxed(&w->sched->injector.ready), 0))
         return next_by_class(w);
     return next_normal(w);
 }

@@ -21,7 +21,7 @@ static inline struct rv_task *rv_pick_slot(struct rv_worker *w)
     if (e == 0 || e == w->sample || w->slot_run >= RV_SLOT_RUN_MAX || w->injector_in <= 1 ||
         l->oldest_in <= 1 || (w->budget & w->clock_mask) == 0 ||
         (picks & (RV_SAMPLE_EVERY - 2)) == 0 ||
-        (w->ready | rv_load_relaxed(&w->sched->injector.ready)) != 0)
+        (RV_MANY_CLASSES && (w->ready | rv_load_relaxed(&w->sched->injector.ready)) != 0))
         return NULL;
     if (w->sched->nworkers == 1)
         rv_store_relaxed(&w->slot, 0);
@@ -47,7 +47,7 @@ bool rv_pass_broken(struct rv_worker *w);
  * */
 static inline bool rv_pass_over(struct rv_worker *w)
 {
-    if (__builtin_expect(rv_load_relaxed(&w->resched), 0) && rv_pass_broken(w))
+    if (RV_MANY_CLASSES && __builtin_expect(rv_load_relaxed(&w->resched), 0) && rv_pass_broken(w))
         return true;
     return w->budget <= 0;
 }
@@ -97,7 +97,8 @@ static inline bool rv_any_ready(struct rv_worker *w)
     struct rv_lane *l = &w->lane[RV_NORMAL];
     return rv_load_relaxed(&l->ring.head) != rv_load_relaxed(&l->ring.tail) ||
            rv_load_relaxed(&l->deque.bottom) != rv_load_relaxed(&l->deque.top) ||
-           l->pinned_head != NULL || rv_load_relaxed(&w->slot) != 0 || w->ready != 0 ||
+           l->pinned_head != NULL || rv_load_relaxed(&w->slot) != 0 ||
+           (RV_MANY_CLASSES && w->ready != 0) ||
            rv_load_relaxed(&w->sched->injector.len) != 0;
 }
 /* How many tasks wait in this worker's own queues. */

@@ -12,7 +12,7 @@
  * because somebody of that class waits for it. */
 static inline unsigned rv_class_by(const struct rv_task *t, uint64_t ctl)
 {
-    unsigned own = rv_cls(t), lent = ctl >> RV_CTL_LENT_SHIFT & 7;
+    unsigned own = rv_cls(t), lent = RV_MANY_CLASSES ? ctl >> RV_CTL_LENT_SHIFT & 7 : 0;
     return (lent > own ? lent : own) - 1;
 }
 static inline unsigned rv_class(struct rv_task *t)
@@ -44,7 +44,8 @@ static inline void rv_show(struct rv_worker *w)
 /* It queues like most: NORMAL, not pinned, without a deadline of its own. */
 static inline bool rv_is_ordinary(const struct rv_task *t, uint64_t ctl)
 {
-    return ((t->flags & RV_TF_SPECIAL) | (ctl & (uint64_t)7 << RV_CTL_LENT_SHIFT)) == 0;
+    uint64_t lent = RV_MANY_CLASSES ? ctl & (uint64_t)7 << RV_CTL_LENT_SHIFT : 0;
+    return ((t->flags & RV_TF_SPECIAL) | lent) == 0;
 }
 
 /* Makes a woken task ready: on this worker (w NULL: a foreign thread), or where it is pinned.

@@ -342,7 +342,7 @@ static const struct bench_case cases[] = {
     { .name = "edf_feasible", .run = sched_edf, .arg = SCHED_FEASIBLE },
     { .name = "edf_overload", .run = sched_edf, .arg = SCHED_OVERLOAD },
     { .name = "fifo_overload", .run = sched_edf, .arg = SCHED_FIFO_OVERLOAD },
-    { .name = "classes_cost", .once = sched_classes_cost },
+    { .name = "classes_cost", .run = sched_classes_cost },
     { .name = "preset_balanced", .run = sched_preset, .arg = REEVE_BALANCED },
     { .name = "preset_throughput", .run = sched_preset, .arg = REEVE_THROUGHPUT },
     { .name = "preset_latency", .run = sched_preset, .arg = REEVE_LATENCY },

@@ -64,7 +64,7 @@ void sched_urgent(struct bench *b, const struct bench_case *c);
 void sched_low_share(struct bench *b, const struct bench_case *c);
 enum { SCHED_FEASIBLE, SCHED_OVERLOAD, SCHED_FIFO_OVERLOAD };
 void sched_edf(struct bench *b, const struct bench_case *c);
-double sched_classes_cost(void *ctx);
+void sched_classes_cost(struct bench *b, const struct bench_case *c);
 
 /* ---- sched_preset.c ---- */
 
