@@ -104,13 +104,6 @@ static bool slot_has_guard(const struct rv_stack_pool *pool, uint32_t i)
     return pool->guard_install || (i % GUARD_EVERY == 0 && i / GUARD_EVERY < GUARDS_MAX);
 }
 
-/* Relaxed words: the holder of the slot above reads the line while this one's is set. */
-static void canary_set(const struct rv_stack_depot *d, uint32_t i)
-{
-    for (unsigned w = 0; w < CANARY_WORDS; w++)
-        rv_store_relaxed(&canary_at(d, i)[w], CANARY);
-}
-
 _Noreturn static void die_of_overflow(uint32_t i)
 {
     rv_die("a task overflowed its stack (what lies beside stack %u was overwritten); "
@@ -127,14 +120,26 @@ static void canary_check(const struct rv_stack_depot *d, uint32_t i, bool maybe_
     }
 }
 
+/* Sets the canary of a slot that may be cold, and checks what was there: the stack above may have
+ * run over meanwhile. Each word is exchanged, so that the first access to a fresh page writes:
+ * reading it first would take two page faults, one for the kernel's page of zeroes and one to
+ * replace that. Relaxed: the holder of the slot above reads the line meanwhile. */
+static void canary_claim(const struct rv_stack_depot *d, uint32_t i)
+{
+    for (unsigned w = 0; w < CANARY_WORDS; w++) {
+        uint64_t seen = rv_xchg_relaxed(&canary_at(d, i)[w], CANARY);
+        if (seen != CANARY && seen != 0)
+            die_of_overflow(i);
+    }
+}
+
 /* Turns a cold or fresh slot, which nobody else looks at except for its canary, into a stack. */
 static struct rv_stack *build(const struct rv_stack_pool *pool, unsigned class, uint32_t i)
 {
     const struct rv_stack_depot *d = &pool->depot[class];
     struct rv_stack *st = record_at(d, i);
     bool guarded = slot_has_guard(pool, i);
-    canary_check(d, i, true);       /* the stack above may have run over while this was cold */
-    canary_set(d, i);
+    canary_claim(d, i);
     *st = (struct rv_stack){
         .low = slot_at(d, i) + (guarded ? pool->guard_bytes : 0),
         .top = (unsigned char *)st,
