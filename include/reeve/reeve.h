@@ -21,8 +21,8 @@
  *
  * Where the manual goes on: time.h deadlines; task.h spawn, join, cancel, groups; net.h sockets;
  * buf.h leased buffers; serve.h servers; runtime.h starting, posting to, and stopping a runtime;
- * sync.h locks; chan.h channels; watch.h a value for many; offload.h calls that block; cpus.h CPUs
- * and lists of them.
+ * sync.h locks; chan.h channels; watch.h a value for many; offload.h calls that block; map.h mapped
+ * files and a cache of them; cpus.h CPUs and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -37,6 +37,7 @@
 #include <reeve/chan.h>
 #include <reeve/watch.h>
 #include <reeve/offload.h>
+#include <reeve/map.h>
 #include <reeve/cpus.h>
 
 #endif /* REEVE_REEVE_H */
