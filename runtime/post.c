@@ -10,11 +10,14 @@
  */
 #include <errno.h>
 
+#include "mem/forked.h"
 #include "runtime/runtime.h"
 #include "sched/wait.h"
 
 int reeve_post(reeve *rt, const struct reeve_spawn *how)
 {
+    if (__builtin_expect(rt->sched.forks != rv_forks(), 0))
+        return -ECHILD;
     return rv_sched_post(&rt->sched, how);
 }
 
@@ -58,6 +61,8 @@ static int run_call(void *arg)
 
 int reeve_call(reeve *rt, reeve_fn *fn, void *arg, reeve_time until)
 {
+    if (rt->sched.forks != rv_forks())
+        return -ECHILD;
     if (rv_worker_self() != NULL)
         return -EDEADLK;
     if (fn == NULL)

@@ -30,6 +30,7 @@
 #include "mem/alloc.h"
 #include "mem/die.h"
 #include "mem/fault.h"
+#include "mem/forked.h"
 #include "mem/thread.h"
 #include "sched/cpus.h"
 #include "sched/loan.h"
@@ -443,6 +444,8 @@ static bool wait_over(struct reeve *rt, reeve_time until)
 
 int reeve_shutdown(reeve *rt, reeve_time until)
 {
+    if (rt->sched.forks != rv_forks())
+        return -ECHILD;
     struct rv_worker *w = rv_worker_self();
     if (w && w->sched == &rt->sched) {
         int r = ask_keeper(rt, until < 0 ? 1 : until);
@@ -463,7 +466,7 @@ int reeve_shutdown(reeve *rt, reeve_time until)
 
 void reeve_destroy(reeve *rt)
 {
-    if (rt == NULL)
+    if (rt == NULL || rt->sched.forks != rv_forks()) /* a copy: nothing of it can be ended here */
         return;
     struct rv_worker *w = rv_worker_self();
     if (w && w->sched == &rt->sched)

@@ -68,13 +68,6 @@ static inline int64_t rv_fastclock_now(struct rv_fastclock *c)
     return c->last_ns;
 }
 
-/* The kernel's clock has been seen, by whoever's, at this time: ours goes on from there. */
-static inline void rv_fastclock_seen(struct rv_fastclock *c, int64_t ns)
-{
-    if (ns > c->last_ns)
-        c->last_ns = ns;
-}
-
 /* Some other clock may have said more than this one so far: the next reading asks the kernel, and
  * no clock is ahead of that. */
 static inline void rv_fastclock_doubt(struct rv_fastclock *c)

@@ -65,6 +65,14 @@ void rv_grace_leave(unsigned ticket)
     leave(ticket - 1);
 }
 
+void rv_grace_forked(void)
+{
+    rv_store_relaxed(&inside[0], 0u);
+    rv_store_relaxed(&inside[1], 0u);
+    rv_store_relaxed(&awaited, 0u);
+    rv_lock_init(&ends);
+}
+
 void rv_grace_wait(void)
 {
     rv_lock_acquire(&ends);

@@ -15,5 +15,7 @@ unsigned rv_grace_enter(void);
 void rv_grace_leave(unsigned ticket);
 /* Returns when all tickets are back that were drawn before. May sleep: not on a worker. */
 void rv_grace_wait(void);
+/* In a child of fork: nobody is inside. */
+void rv_grace_forked(void);
 
 #endif

@@ -42,6 +42,8 @@
  *
  * Threads: tasks; rv_mutex_adopt - anyone.
  */
+#include <string.h>
+
 #include "sched/ready.h"
 #include "sched/scope.h"
 #include "sched/sync.h"
@@ -65,6 +67,12 @@ _Static_assert(PASSES_MAX <= PASSES / PASS, "they must fit");
 static struct {
     RV_ALIGNED_LINE struct rv_lock lock;
 } table[TABLE];
+
+/* Whoever held one of them is not in this process. */
+void rv_mutex_forked(void)
+{
+    memset(table, 0, sizeof table);
+}
 
 /* The lock of the mutex's queue. Nobody holds two of them. */
 static struct rv_lock *queue_lock(const struct rv_mutex *m)

@@ -23,11 +23,13 @@
 
 #include "mem/alloc.h"
 #include "mem/die.h"
+#include "mem/forked.h"
 #include "sched/context.h"
 #include "sched/grace.h"
 #include "sched/park.h"
 #include "sched/pick.h"
 #include "sched/scope.h"
+#include "sched/sync.h"
 
 enum { WORTH_NS = 50000 }; /* a wake-up and its way back cost about 40 us */
 
@@ -99,6 +101,12 @@ static int make_admission(struct rv_sched *s, const struct rv_sched_opts *o)
     return 0;
 }
 
+static void forked(void)
+{
+    rv_mutex_forked();
+    rv_grace_forked();
+}
+
 int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
 {
     if (o->workers < 1 || o->workers > RV_WORKERS_MAX || o->tasks_max < 1 ||
@@ -107,6 +115,8 @@ int rv_sched_init(struct rv_sched *s, const struct rv_sched_opts *o)
     if (o->stack_class >= RV_STACK_CLASSES || o->injector_every < 1 || o->pass_picks < 1 ||
         o->pass_ns < 0)
         return -EINVAL;
+    rv_fork_hook(forked);
+    s->forks = rv_forks();
     s->engine = o->engine;
     s->nworkers = o->workers;
     s->tasks_max = o->tasks_max;

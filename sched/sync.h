@@ -144,6 +144,8 @@ static inline bool rv_mutex_is_held_by(struct rv_mutex *m, uintptr_t who)
     return rv_same(rv_load_acquire(&m->word), who);
 }
 
+/* In a child of fork: the table of locks is free. */
+void rv_mutex_forked(void);
 /* Adds a task whose wait is armed to those who wait for its mutex. Returns whom to wake: nobody
  * (sched NULL), or this one, if the mutex is free. */
 struct rv_wake rv_mutex_adopt(struct rv_locker *n);

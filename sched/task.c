@@ -293,6 +293,8 @@ bool rv_task_run(struct rv_worker **pw, struct rv_task *t, bool inlined)
     RV_ASSERT(!rv_load_relaxed(&w->loan.in_rt));
     int r = fn(arg);
     *pw = w = rv_worker_self();
+    if (__builtin_expect(w == NULL, 0))
+        rv_die("a task that called fork() returned in the child: end it there by _exit or exec.");
     RV_ASSERT(w->cur == t);
     return body_done(w, t, r, inlined);
 }

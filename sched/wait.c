@@ -146,9 +146,10 @@ int rv_wait_park(struct rv_worker *w, struct rv_task *t, int64_t until)
     RV_ASSERT((ww & WW_STATE) == RV_WW_FIRED);
     rv_store_relaxed(&t->ww, ww & ~(uint64_t)0xf);
     int why = (int)(ww >> WW_REASON_SHIFT & 3);
-    /* Another worker's clock may have said so. */
+    /* Another worker's clock may have said so, or it was not the clock at all: a stream ends a wait
+     * early to have its reader look again, and `until` may be far away, or RV_NEVER. */
     if (why == RV_TIMED_OUT || t->flags & RV_TF_TIMED_OUT)
-        rv_fastclock_seen(&w->clock, until);
+        rv_fastclock_doubt(&w->clock);
     return why;
 }
 

@@ -167,6 +167,7 @@ struct rv_sched {
     uint8_t plain_kind; /* a NORMAL task with a stack of that class */
     bool light_fences; /* membarrier makes a parker's fence reach the producers */
     bool random;       /* tests: picks in any order that the queues allow */
+    uint32_t forks;      /* of which process it is: rv_forks() there */
     int32_t pid, signal; /* the process, and what is sent to a worker's thread; see signal.c */
     int64_t rescue_ns; /* how long a worker may do nothing that can be seen; 0: nobody looks */
     struct rv_watchdog *watchdog; /* NULL: there is none */

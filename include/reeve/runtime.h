@@ -172,7 +172,8 @@ REEVE_API int reeve_check(char *sentence, size_t cap);
  * *how says otherwise. how->group must be NULL.
  *
  * 0: either fn or skipped will be called, exactly once. -EAGAIN: tasks_max tasks are alive;
- * -ESHUTDOWN: the runtime is shutting down; -EINVAL, -E2BIG, -ENOMEM: as for reeve_spawn_with. */
+ * -ESHUTDOWN: the runtime is shutting down; -ECHILD: this is a child of fork, and the runtime its
+ * parent's (see reeve_destroy); -EINVAL, -E2BIG, -ENOMEM: as for reeve_spawn_with. */
 REEVE_API int reeve_post(reeve *runtime, const struct reeve_spawn *how);
 
 /** Runs fn(arg) in a task and blocks the calling thread for the result. The deadline becomes the
@@ -180,7 +181,7 @@ REEVE_API int reeve_post(reeve *runtime, const struct reeve_spawn *how);
  * late if fn computes on, because arg may be on the caller's stack.
  *
  * fn's result; or -ETIMEDOUT, -ECANCELED, -ENOMEM: it never started; -EAGAIN, -ESHUTDOWN: it was
- * not posted; -EDEADLK: called inside a task. */
+ * not posted; -EDEADLK: called inside a task; -ECHILD as above. */
 REEVE_API int reeve_call(reeve *runtime, reeve_fn *fn, void *arg, reeve_time until);
 
 /** Ends a runtime in order: refuses posts, drains every server (serve.h), waits for the root task
@@ -189,12 +190,17 @@ REEVE_API int reeve_call(reeve *runtime, reeve_fn *fn, void *arg, reeve_time unt
  * at once. Calling it again is allowed: an earlier deadline counts.
  *
  * 0: everything ended by itself. -ETIMEDOUT: something had to be cancelled. Inside a task also
- * -EAGAIN: there is no room for the task that watches over the end; nothing was begun. */
+ * -EAGAIN: there is no room for the task that watches over the end; nothing was begun. -ECHILD. */
 REEVE_API int reeve_shutdown(reeve *runtime, reeve_time until);
 
 /** Takes a runtime down: shuts it down with REEVE_POLL if that has not been done, joins its
  * threads, frees everything, leases included. No other thread may use it any more. NULL: does
- * nothing. Inside a task of this runtime: abort. */
+ * nothing. Inside a task of this runtime: abort.
+ *
+ * After fork(2) the child has no workers and belongs to no runtime, wherever it was forked: in it,
+ * reeve_post, reeve_call and reeve_shutdown say -ECHILD, this does nothing, descriptors are plain
+ * ones, and a task that forked must not return (_exit, or exec). It may make runtimes of its own.
+ * The parent notices nothing. */
 REEVE_API void reeve_destroy(reeve *runtime);
 
 /** Times that were measured, ns. One pick in 64 is: `count` is how many samples there are. */

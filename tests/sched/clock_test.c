@@ -86,7 +86,7 @@ TEST(what_was_returned_is_never_gone_back_on)
     CHECK_EQ(rv_fastclock_now(&c), later);
 }
 
-TEST(a_doubted_clock_asks_the_kernel_and_a_clock_that_was_seen_counts)
+TEST(a_doubted_clock_asks_the_kernel)
 {
     struct rv_fastclock c;
     rv_fastclock_init(&c);
@@ -95,11 +95,6 @@ TEST(a_doubted_clock_asks_the_kernel_and_a_clock_that_was_seen_counts)
         int64_t seen = rv_clock_ns();
         for (int n = i % 3; n >= 0; n--)
             rv_fastclock_doubt(&c);
-        CHECK_GE(rv_fastclock_now(&c), seen);
-        seen = rv_clock_ns();
-        rv_fastclock_seen(&c, seen);
-        CHECK_GE(rv_fastclock_now(&c), seen);
-        rv_fastclock_seen(&c, seen - 1000);
         CHECK_GE(rv_fastclock_now(&c), seen);
     }
 }
