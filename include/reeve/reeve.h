@@ -20,9 +20,10 @@
  *   before it, never across it.
  *
  * Where the manual goes on: time.h deadlines; task.h spawn, join, cancel, groups; net.h sockets;
- * buf.h leased buffers; serve.h servers; runtime.h starting, posting to, and stopping a runtime;
- * sync.h locks; chan.h channels; watch.h a value for many; offload.h calls that block; map.h mapped
- * files and a cache of them; cpus.h CPUs and lists of them.
+ * buf.h leased buffers; cursor.h working in one; frame.h records out of streams; serve.h servers;
+ * runtime.h starting, posting to, and stopping a runtime; sync.h locks; chan.h channels; watch.h a
+ * value for many; offload.h calls that block; map.h mapped files and a cache of them; cpus.h CPUs
+ * and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -31,6 +32,8 @@
 #include <reeve/task.h>
 #include <reeve/net.h>
 #include <reeve/buf.h>
+#include <reeve/cursor.h>
+#include <reeve/frame.h>
 #include <reeve/serve.h>
 #include <reeve/runtime.h>
 #include <reeve/sync.h>
