@@ -18,8 +18,9 @@ static inline struct rv_task *rv_pick_slot(struct rv_worker *w)
 {
     uint64_t e = rv_load_relaxed(&w->slot), picks = rv_load_relaxed(&w->n.picks) + 1;
     struct rv_lane *l = &w->lane[RV_NORMAL];
-    if (e == 0 || e == w->sample || w->slot_run >= RV_SLOT_RUN_MAX || w->injector_in <= 1 ||
-        l->oldest_in <= 1 || (w->budget & w->clock_mask) == 0 ||
+    /* A stolen entry may be fresh: rv_pick() claims it, and finds a stack. */
+    if (e == 0 || rv_entry_fresh(e) || e == w->sample || w->slot_run >= RV_SLOT_RUN_MAX ||
+        w->injector_in <= 1 || l->oldest_in <= 1 || (w->budget & w->clock_mask) == 0 ||
         (picks & (RV_SAMPLE_EVERY - 2)) == 0 ||
         (RV_MANY_CLASSES && (w->ready | rv_load_relaxed(&w->sched->injector.ready)) != 0))
         return NULL;

@@ -532,3 +532,24 @@ TEST(a_fresh_task_can_be_started_on_another_worker)
 {
     CHECK_EQ(host_run_virtual(4, places_fresh_ones, NULL), 0);
 }
+
+/* A thief puts what it has stolen into its slot, and that may be a task that has no stack yet. */
+static int waits_beside_a_fresh_slot(void *arg)
+{
+    struct rv_worker *w = rv_worker_self();
+    (void)arg;
+    note_nothing();
+    CHECK_OK(reeve_go(notes, (void *)"f"));
+    uint64_t entry = rv_deque_pop(&w->lane[RV_NORMAL].deque);
+    CHECK(rv_entry_fresh(entry));
+    rv_store_relaxed(&w->slot, entry);
+    CHECK_EQ(reeve_sleep(reeve_in(REEVE_US)), 0);
+    CHECK_STR_EQ(ran.text, "f");
+    return 0;
+}
+
+TEST(a_task_that_waits_starts_the_fresh_one_in_the_slot)
+{
+    CHECK_EQ(host_run_virtual(1, waits_beside_a_fresh_slot, NULL), 0);
+    CHECK_EQ(host_run_virtual(2, waits_beside_a_fresh_slot, NULL), 0);
+}
