@@ -25,5 +25,9 @@ cmake_path(RELATIVE_PATH CMAKE_INSTALL_FULL_LIBDIR
   BASE_DIRECTORY "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" OUTPUT_VARIABLE reeve_pc_libdir)
 cmake_path(RELATIVE_PATH CMAKE_INSTALL_FULL_INCLUDEDIR
   BASE_DIRECTORY "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" OUTPUT_VARIABLE reeve_pc_includedir)
+set(reeve_pc_cares "")
+if(REEVE_CARES)
+  set(reeve_pc_cares ", libcares >= 1.16")
+endif()
 configure_file(cmake/reeve.pc.in "${PROJECT_BINARY_DIR}/reeve.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/reeve.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

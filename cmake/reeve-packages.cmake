@@ -4,6 +4,7 @@
 #   liburing >= 2.3     prepares submissions
 #   Concurrency Kit     stacks and atomics between workers
 #   mimalloc >= 2.0     memory (not under sanitizers, which must see every allocation)
+#   c-ares >= 1.16      looks names up, if REEVE_CARES asks for it; else getaddrinfo does
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
@@ -27,4 +28,15 @@ if(NOT REEVE_SANITIZE)
     target_link_libraries(reeve_mimalloc INTERFACE -lc "${REEVE_MIMALLOC_LIBRARY}")
   endif()
   list(APPEND reeve_packages reeve_mimalloc)
+endif()
+
+if(REEVE_CARES)
+  pkg_check_modules(reeve_cares IMPORTED_TARGET libcares>=1.16)
+  if(reeve_cares_FOUND)
+    list(APPEND reeve_packages PkgConfig::reeve_cares)
+  else()
+    message(STATUS "c-ares was not found, so getaddrinfo looks names up. "
+      "On Debian and Ubuntu: apt-get install libc-ares-dev")
+    set(REEVE_CARES OFF)
+  endif()
 endif()

@@ -16,7 +16,7 @@
  *     push, fence, look at `starved`. Home: set `starved`, fence, look into the inbox, sleep. One
  *     of the two sees the other.
  * (3) At most out_max leases are borrowed; a returned one goes to who has waited longest. Extra
- *     ones are not counted: data must not wait for a borrower, who may be waiting for it.
+ *     ones are counted apart: data must not wait for a borrower, who may be waiting for it.
  *
  * Threads: return - anyone; picked, message - the group's worker; borrow - a task.
  */
@@ -33,7 +33,8 @@
 
 #define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
 
-/* opaque[0]: the struct rv_io_worker of a picked lease; else the struct rv_io plus one of these. */
+/* opaque[0]: the struct rv_io_worker of a picked lease; else the struct rv_io plus one of these, or
+ * plus RV_LEASE_ARENA, io/arena.h. */
 enum { BORROWED = 1, EXTRA = 2 };
 
 /* ---- the group of a worker ------------------------------------------------------------------- */
@@ -92,8 +93,8 @@ static void home(struct rv_io_worker *iw, struct rv_lease *l)
     l->pub.opaque[1] = RV_LEASE_AWAY;
     iw->group.free++;
     iw->driver->provide(iw, l->msg.aux);
-    if (__builtin_expect(iw->starved_first != NULL, 0))
-        rv_stream_feed(iw);
+    if (__builtin_expect(iw->group.watched, 0))
+        rv_stream_home(iw);
 }
 
 void rv_lease_message(struct rv_io_worker *iw, struct rv_msg *m)
@@ -215,11 +216,27 @@ static int make_block(struct rv_io_worker *iw, struct rv_lease *l, struct rv_lea
     return 0;
 }
 
-struct rv_lease *rv_lease_extra(struct rv_io_worker *iw)
+/* One more or one less; false: there are too many already. */
+static bool count_extra(struct rv_io *io, int change, bool bounded)
 {
+    struct rv_borrow *b = &io->borrow;
+    rv_lock_acquire(&b->lock);
+    bool room = !bounded || b->extra < b->out_max;
+    if (room)
+        b->extra += (uint32_t)change;
+    rv_lock_release(&b->lock);
+    return room;
+}
+
+struct rv_lease *rv_lease_extra(struct rv_io_worker *iw, bool bounded)
+{
+    if (!count_extra(iw->io, 1, bounded))
+        return NULL;
     struct rv_lease *l = new_block(iw->io, EXTRA);
     if (l)
         lend_block(iw, l);
+    else
+        count_extra(iw->io, -1, false);
     return l;
 }
 
@@ -283,20 +300,30 @@ void rv_borrow_finish(struct rv_borrow *b)
 
 /* ---- giving back ----------------------------------------------------------------------------- */
 
-void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l)
+/* One that is no buffer of this worker's. */
+static __attribute__((noinline)) void return_other(struct rv_io_worker *iw, struct rv_lease *l)
 {
     uintptr_t owner = l->pub.opaque[0];
-    if (__builtin_expect(owner == (uintptr_t)iw, 1)) {
-        home(iw, l);
-    } else if (owner & BORROWED) {
+    if (owner & BORROWED) {
         l->pub.opaque[1] = RV_LEASE_AWAY;
         pass_on((struct rv_io *)(owner - BORROWED), iw, l);
     } else if (owner & EXTRA) {
         l->pub.opaque[1] = RV_LEASE_AWAY;
+        count_extra((struct rv_io *)(owner - EXTRA), -1, false);
         rv_free(l);
+    } else if (owner & RV_LEASE_ARENA) {
+        rv_arena_return((struct rv_io *)(owner - RV_LEASE_ARENA), l);
     } else {
         send_home((struct rv_io_worker *)owner, l);
     }
+}
+
+void rv_lease_return(struct rv_io_worker *iw, struct rv_lease *l)
+{
+    if (__builtin_expect(l->pub.opaque[0] == (uintptr_t)iw, 1))
+        home(iw, l);
+    else
+        return_other(iw, l);
 }
 
 void rv_lease_return_all(struct rv_io_worker *iw, struct rv_lease *first)

@@ -63,6 +63,11 @@ struct rv_group {
     uint32_t bufs;
     uint32_t free;              /* how many the ring has, less what it used and we have not seen */
     RV_ATOMIC(uint32_t) starved; /* 1: streams wait; who sends a lease home then wakes the worker */
+    /* Leases that stay away: `stayed` of those that were out at `since` are out still, or more. */
+    bool watched;               /* what comes home is to be told to rv_stream_home() */
+    uint32_t stayed;
+    int64_t since;              /* 0: nobody has starved since half of the group was home */
+    RV_ATOMIC(uint32_t) held;   /* 1: more than half was out for HELD_NS: see stream.c (9) */
 };
 
 /* A task that waits for a lease to borrow; on its stack. */
@@ -72,6 +77,7 @@ struct rv_borrower;
 struct rv_borrow {
     struct rv_lock lock;
     uint32_t out, out_max;          /* borrowed now, and at most */
+    uint32_t extra;                 /* beyond that: see rv_lease_extra() */
     uint32_t idle;                  /* blocks kept in the list */
     struct rv_lease *idle_list;
     struct rv_borrower *first, *last; /* first come, first served */
@@ -106,8 +112,9 @@ static inline struct rv_lease *rv_lease_of(struct reeve_buf *buf, const char *ca
 /* A lease to fill, waiting for one until `until` (see rv_deadline()). 0 or -errno. In a task. */
 int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until);
 
-/* A lease beyond all bounds, OUT and empty, for data that waits; NULL: no memory. */
-struct rv_lease *rv_lease_extra(struct rv_io_worker *iw);
+/* A lease of the heap, OUT and empty, for data that waits; NULL: no memory, or, for who can do
+ * without (`bounded`), there are as many such leases as all groups have buffers. */
+struct rv_lease *rv_lease_extra(struct rv_io_worker *iw, bool bounded);
 
 /* The runtime goes: whether any of a list of leases is its own. Then all that are go with it. */
 bool rv_lease_forget(struct rv_lease *first, const struct rv_io *io);

@@ -164,7 +164,10 @@ static int probe(struct rv_caps *ret_caps, const struct rv_caps_off *off)
     *ret_caps = (struct rv_caps){
         .accept_multishot = rv_sim_chance(768),
         .recv_optlen = rv_sim_chance(768),
+        .ftruncate = true, /* what requests need: there is no pool that would step in */
+        .waitid = true,
     };
+    memset(ret_caps->ops, 0xff, sizeof ret_caps->ops);
     return 0;
 }
 

@@ -18,7 +18,9 @@
  * (3) Completions are copied out of the CQ before any is acted upon: what they lead to may need
  *     room in it, and enters the kernel only from here.
  * (4) Buffers given back are published once, before the ring is entered.
- * (5) The ring and the eventfd stay open until no thread is left that could wake the worker.
+ * (5) A send without copying that has completed but for its notification cannot be cancelled: the
+ *     end waits for it, however long the peer takes to acknowledge.
+ * (6) The ring and the eventfd stay open until no thread is left that could wake the worker.
  *
  * Threads: wake, due and the calls of the system - anyone; start, stop - one, while no worker runs;
  * queue, cancel, provide, collect - the worker's, or the holder of its loan; the rest - the
@@ -63,6 +65,7 @@ struct uring {
     struct rv_bufring bufs;
     bool bufs_added; /* since the last publish */
     bool event_armed;
+    uint32_t notifying; /* see (5) */
     int event_fd;
     uint64_t event_value;                     /* what the read puts there: of no interest */
     struct rv_op *behind_first, *behind_last; /* the backlog */
@@ -151,6 +154,7 @@ static const struct {
     [RV_OP_RECV_PICK] = { IORING_OP_RECV, IOSQE_BUFFER_SELECT, 0 },
     [RV_OP_RECV_MULTI] = { IORING_OP_RECV, IOSQE_BUFFER_SELECT, RV_URING_RECV_MULTISHOT },
     [RV_OP_SEND] = { IORING_OP_SEND, 0, 0 },
+    [RV_OP_SEND_ZC] = { IORING_OP_SEND_ZC, 0, 0 },
     [RV_OP_READ] = { IORING_OP_READ, 0, 0 },
     [RV_OP_WRITE] = { IORING_OP_WRITE, 0, 0 },
     [RV_OP_REQUEST] = { IORING_OP_NOP, 0, 0 }, /* fill_request() says what */
@@ -159,6 +163,7 @@ static const struct {
 static void fill_request(struct io_uring_sqe *sqe, const struct rv_op *op)
 {
     const struct rv_req *req = op->addr;
+    sqe->fd = req->fd; /* also where that is no fd: the op has -1 then */
     sqe->opcode = req->opcode;
     sqe->flags = req->sqe_flags;
     sqe->ioprio = req->ioprio;
@@ -362,6 +367,15 @@ static ssize_t send_now(struct rv_io_worker *iw, int fd, const void *data, size_
     return n == -EINTR ? -EAGAIN : n;
 }
 
+static int fix(struct rv_io_worker *iw, const struct iovec *memory, int from)
+{
+    struct uring *u = iw->engine;
+    struct rv_uring_clone_buffers clone = { .src_fd = (uint32_t)from };
+    if (from >= 0)
+        return rv_ring_register(&u->ring, RV_URING_REGISTER_CLONE_BUFFERS, &clone, 1);
+    return rv_ring_register(&u->ring, IORING_REGISTER_BUFFERS, memory, 1);
+}
+
 const struct rv_io_driver rv_io_driver_uring = {
     .name = "io_uring",
     .probe = rv_caps_probe,
@@ -380,6 +394,7 @@ const struct rv_io_driver rv_io_driver_uring = {
     .socket_type = sys_socket_type,
     .pending = sys_pending,
     .cookie = sys_cookie,
+    .fix = fix,
 };
 
 /* ---- reaping --------------------------------------------------------------------------------- */
@@ -407,6 +422,8 @@ static void complete(struct rv_io_worker *iw, const struct rv_cqe *cqe)
         return;
     }
     uint32_t flags = cqe->flags & (0xffff0000u | RV_OPF_BUFFER | RV_OPF_MORE);
+    if (__builtin_expect((cqe->user_data & 15) == RV_OPK_SEND_ZC, 0))
+        u->notifying += cqe->flags & RV_URING_CQE_F_NOTIF ? -1u : (flags & RV_OPF_MORE) != 0;
     if (__builtin_expect(u->behind_first != NULL && !(flags & RV_OPF_MORE), 0)) {
         struct rv_op *op = rv_op_of(iw->io, cqe->user_data);
         if (op->driver_bits)
@@ -559,11 +576,25 @@ static void wake(struct rv_worker *target)
 /* ---- a worker's thread comes and goes ---------------------------------------------------------
  * */
 
+/* The kernel's threads for requests that block belong to the thread, not to the ring, and their
+ * number was settled by the first ring that it ever had, however small. As many as ours would have
+ * got; a refusal leaves what there is. */
+static void settle_kernel_threads(struct rv_ring *ring)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t most = cpus > 0 && cpus < SQ_ENTRIES / 4 ? 4 * (uint32_t)cpus : SQ_ENTRIES;
+    uint32_t bounded_unbounded[2] = { most, 0 }; /* 0: as it is */
+    rv_ring_register(ring, IORING_REGISTER_IOWQ_MAX_WORKERS, bounded_unbounded, 2);
+}
+
 static int attach(struct rv_worker *w)
 {
     struct rv_io_worker *iw = rv_io_of(w);
     struct uring *u = iw->engine;
-    return rv_ring_enable(&u->ring);
+    int r = rv_ring_enable(&u->ring);
+    if (r >= 0)
+        settle_kernel_threads(&u->ring);
+    return r;
 }
 
 /* Asks for the end of everything that this ring has in flight. */
@@ -586,7 +617,8 @@ static void detach(struct rv_worker *w)
     rv_io_leave(iw);
     while (iw->inflight > 0 || u->event_armed) {
         prepare(iw);
-        cancel_all(iw);
+        if (iw->inflight > u->notifying || u->event_armed) /* else it would complete for itself */
+            cancel_all(iw);
         enter(iw, 1, RV_RING_FOREVER);
         dispatch(iw, UINT32_MAX);
     }

@@ -15,6 +15,9 @@
  *     any     -> closing              [rv_fd_close]
  *     closing, count 0 -> foreign, generation + 1, then close(2)    [rv_fd_settle_closing]
  *     ours    -> ours, generation + 1 [rv_fd_made, after a close(2) behind our back]
+ *     ours    -> foreign, generation + 1 [rv_fd_file_made, likewise]
+ *     foreign, count 0 -> ours                      [rv_fd_adopt]
+ *     ours, count 0    -> foreign, generation + 1   [rv_fd_release]
  *
  * (1) The word is written under its lock only, so taking the lock is the one atomic
  *     read-modify-write of an entry, and releasing it is a plain store.
@@ -24,13 +27,16 @@
  * (4) What entered in one generation touches nothing of another: it carries the generation along,
  *     and leaves without a trace if that is over.
  *
- * Threads: everything - anyone; forget - one, while no worker of its runtime runs.
+ * Threads: everything - anyone; release - a task; forget - one, while no worker of its runtime
+ * runs.
  */
 #include "io/fdtab.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <reeve/net.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "io/buf.h"
 #include "io/io.h"
@@ -39,16 +45,29 @@
 #include "io/stream.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
+#include "mem/forked.h"
+#include "sched/wait.h"
 
 #define SPINS 100
 
 struct rv_fd *rv_fd_table;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static RV_ATOMIC(int) highest; /* the largest fd ever made by reeve */
+static RV_ATOMIC(bool) unchecked;
+
+/* In a child of fork the descriptors are plain ones: the streams are the parent's, and receive in
+ * its rings. */
+static void forked(void)
+{
+    if (rv_fd_table) /* a private mapping without a file: it reads as zero from then on */
+        RV_MUST(madvise(rv_fd_table, sizeof(struct rv_fd) * RV_FDS_MAX, MADV_DONTNEED) == 0);
+    rv_store_relaxed(&highest, 0);
+}
 
 static void make_table(void)
 {
     rv_fd_table = rv_map_lazy(sizeof(struct rv_fd) * RV_FDS_MAX);
+    rv_fork_hook(forked);
 }
 
 int rv_fd_table_init(void)
@@ -76,11 +95,16 @@ void rv_fd_check_cookie(const struct rv_fd *f, uint64_t word)
 {
     uint64_t cookie;
     int fd = rv_fd_number(f);
-    if ((word & (RV_FD_OURS | RV_FD_CLOSING)) != RV_FD_OURS)
+    if ((word & (RV_FD_OURS | RV_FD_CLOSING)) != RV_FD_OURS || rv_load_relaxed(&unchecked))
         return;
     if (f->driver->cookie(fd, &cookie) < 0 || cookie != f->cookie)
         rv_die("fd %d was made by reeve and closed by somebody else: close it with reeve_close.",
                fd);
+}
+
+void rv_fd_check_switch(bool on)
+{
+    rv_store_relaxed(&unchecked, !on);
 }
 
 void rv_fd_link(struct rv_fd *f, struct rv_op *op)
@@ -217,18 +241,12 @@ static void raise_highest(int fd)
         ;
 }
 
-int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_gen)
+/* The slot, locked, is ours from now on, and anew; unlocks. What it was before is cut off. The new
+ * generation. */
+static uint32_t take_over(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, unsigned flags)
 {
-    int r = rv_fd_table_init();
-    if (r < 0)
-        return r;
-    struct rv_fd *f = rv_fd_slot(fd);
-    if (!f)
-        return -EMFILE;
-    raise_highest(fd);
     struct cut c = { 0 };
-    uint64_t word = rv_fd_lock(f);
-    rv_fd_check(f, word);
+    raise_highest(rv_fd_number(f));
     if (word & (RV_FD_OURS | RV_FD_COUNT_MASK))
         c = cut_off(iw, f, &word);
     word = next_gen(word) | RV_FD_OURS | flags;
@@ -237,13 +255,106 @@ int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_ge
     f->driver = driver_of(iw);
     f->end = 0;
 #ifdef RV_DEBUG
-    RV_MUST(f->driver->cookie(fd, &f->cookie) == 0);
+    RV_MUST(f->driver->cookie(rv_fd_number(f), &f->cookie) == 0);
 #endif
-    if (ret_gen)
-        *ret_gen = rv_fd_gen(word);
     rv_fd_unlock(f, word);
     cut_done(iw, &c);
+    return rv_fd_gen(word);
+}
+
+int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_gen)
+{
+    int r = rv_fd_table_init();
+    if (r < 0)
+        return r;
+    struct rv_fd *f = rv_fd_slot(fd);
+    if (!f)
+        return -EMFILE;
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    uint32_t gen = take_over(iw, f, word, flags);
+    if (ret_gen)
+        *ret_gen = gen;
     return 0;
+}
+
+int rv_fd_adopt(struct rv_io_worker *iw, int fd)
+{
+    if (fd < 0)
+        return -EBADF;
+    int type = driver_of(iw)->socket_type(fd);
+    if (type != SOCK_STREAM)
+        return type < 0 ? type : -EPROTOTYPE;
+    int r = rv_fd_table_init();
+    if (r < 0)
+        return r;
+    struct rv_fd *f = rv_fd_slot(fd);
+    if (!f)
+        return -EMFILE;
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (word & RV_FD_CLOSING)
+        r = -EBADF;
+    else if (word & RV_FD_OURS)
+        r = -EEXIST;
+    else if (word & RV_FD_COUNT_MASK)
+        r = -EBUSY;
+    if (r < 0)
+        rv_fd_unlock(f, word);
+    else
+        take_over(iw, f, word, RV_FD_STREAM);
+    return r;
+}
+
+/* Makes a slot foreign again that is held or no stream. 0 or -errno. */
+static int disown(struct rv_io_worker *iw, struct rv_fd *f, const struct rv_hold *hold)
+{
+    uint64_t word = rv_fd_lock(f), held = hold->f ? RV_FD_COUNT_ONE : 0;
+    rv_fd_check(f, word);
+    int r = 0;
+    if (word & RV_FD_CLOSING || (hold->f && rv_fd_gen(word) != hold->gen))
+        r = hold->f ? -ECANCELED : -EBADF;
+    else if (!(word & RV_FD_OURS))
+        r = iw->driver->socket_type(rv_fd_number(f)) == -EBADF ? -EBADF : 0;
+    else if ((word & RV_FD_COUNT_MASK) != held)
+        r = -EBUSY;
+    else
+        f->driver = NULL;
+    bool ends = r == 0 && word & RV_FD_OURS;
+    rv_fd_unlock(f, ends ? next_gen(word) : word);
+    rv_stream_let_go(iw, hold); /* of a generation that is over: nothing */
+    return r;
+}
+
+int rv_fd_release(struct rv_io_worker *iw, int fd, int64_t until)
+{
+    struct rv_hold hold;
+    int r = rv_stream_release(iw, fd, until, &hold);
+    if (r < 0)
+        return r;
+    struct rv_fd *f = rv_fd_slot(fd);
+    iw = rv_io_self();
+    if (!f)
+        return iw->driver->socket_type(fd) == -EBADF ? -EBADF : 0;
+    return disown(iw, f, &hold);
+}
+
+void rv_fd_file_made(struct rv_io_worker *iw, int fd)
+{
+    struct rv_fd *f = rv_fd_slot(fd);
+    if (!f)
+        return;
+    struct cut c = { 0 };
+    uint64_t word = rv_fd_lock(f);
+    rv_fd_check(f, word);
+    if (word & (RV_FD_OURS | RV_FD_COUNT_MASK)) {
+        c = cut_off(iw, f, &word);
+        word = next_gen(word);
+        f->stream = f->sending = f->ops = NULL;
+        f->driver = NULL;
+    }
+    rv_fd_unlock(f, word);
+    cut_done(iw, &c);
 }
 
 int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen)
@@ -355,4 +466,28 @@ void rv_fd_forget(const struct rv_io_worker *workers, uint32_t n)
 {
     for (int fd = 0; fd <= rv_load_relaxed(&highest); fd++)
         forget(&rv_fd_table[fd], workers, n);
+}
+
+/* ---- the public calls ------------------------------------------------------------------------ */
+
+int reeve_adopt(int fd)
+{
+    struct rv_worker *w = rv_worker_self();
+    if (!w)
+        return rv_fd_adopt(NULL, fd);
+    uint32_t was = rv_rt_enter(w);
+    int r = rv_fd_adopt(rv_io_of(w), fd);
+    rv_rt_leave(w, was);
+    return r;
+}
+
+int reeve_fd_release(int fd, reeve_time until)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_fd_release", &was);
+    int r = rv_wait_check(iw->io->sched, iw->w->cur);
+    if (r == 0)
+        r = rv_fd_release(iw, fd, rv_deadline(iw->w->cur, until));
+    rv_io_exit(was);
+    return r;
 }

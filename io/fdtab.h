@@ -105,6 +105,8 @@ static inline void rv_fd_unlock(struct rv_fd *f, uint64_t word)
 /* Debug builds: the number must still be the socket that reeve made, or somebody used close(2), and
  * the process ends. Under the lock. */
 void rv_fd_check_cookie(const struct rv_fd *f, uint64_t word);
+/* For tests of what other builds do then. */
+void rv_fd_check_switch(bool on);
 static inline void rv_fd_check(const struct rv_fd *f, uint64_t word)
 {
 #ifdef RV_DEBUG
@@ -135,6 +137,10 @@ static inline void rv_fd_settle(struct rv_fd *f, uint64_t word)
  * table. ret_gen may be NULL. */
 int rv_fd_made(struct rv_io_worker *iw, int fd, unsigned flags, uint32_t *ret_gen);
 
+/* The same for a number that is no socket but a file: it stays a foreign one, written by write and
+ * closed by anybody. Only what the slot still holds of an earlier socket is cut off. */
+void rv_fd_file_made(struct rv_io_worker *iw, int fd);
+
 /* An op is about to be queued for op->fd, or has completed. enter: 0; -EBADF: closing. f may be
  * NULL, and nothing is done. leave says whether a close cut in. */
 int rv_fd_enter(struct rv_fd *f, struct rv_op *op);
@@ -143,6 +149,11 @@ bool rv_fd_leave(struct rv_fd *f, struct rv_op *op);
 /* reeve_close. gen 0: whatever the fd is now; else only if it is still that one. iw NULL: a
  * foreign thread. */
 int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen);
+
+/* reeve_adopt and reeve_fd_release; iw NULL: a foreign thread, which cannot release. The latter in
+ * a task; the worker may have changed. */
+int rv_fd_adopt(struct rv_io_worker *iw, int fd);
+int rv_fd_release(struct rv_io_worker *iw, int fd, int64_t until);
 
 /* Adds an op to the slot's list, and takes it out. Under the lock. */
 void rv_fd_link(struct rv_fd *f, struct rv_op *op);

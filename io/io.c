@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "io/fdtab.h"
+#include "io/resolve.h"
 #include "io/stream.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
@@ -51,6 +52,7 @@ static int set_sizes(struct rv_io *io, const struct rv_io_opts *opts)
         bytes = BUF_BYTES_MIN;
     io->buf_bytes = (bytes + RV_CACHE_LINE - 1) & ~(size_t)(RV_CACHE_LINE - 1);
     io->bufs = round_up_pow2((uint32_t)bufs);
+    io->zc_bytes_min = opts->zc_bytes ? opts->zc_bytes : SIZE_MAX;
     io->stream_bufs_max = STREAM_BUFS_MAX;
     uint64_t stream_bytes = (uint64_t)io->buf_bytes * STREAM_BUFS_MAX;
     io->stream_bytes_max = stream_bytes < INT32_MAX ? (uint32_t)stream_bytes : INT32_MAX;
@@ -106,6 +108,8 @@ int rv_io_create(struct rv_io **ret_io, struct rv_sched *sched, const struct rv_
         r = rv_fd_table_init();
     if (r >= 0)
         r = rv_slab_init(&io->ops, sizeof(struct rv_op), ops_cap(sched), "io.op");
+    if (r >= 0)
+        r = rv_resolver_create(&io->resolver, sched);
     size_t bytes = sizeof *io->workers * sched->nworkers;
     if (r >= 0) {
         io->workers = rv_alloc_aligned(bytes, RV_CACHE_LINE);
@@ -140,8 +144,10 @@ void rv_io_destroy(struct rv_io *io)
         iw->w->io = NULL;
     }
     rv_free(io->workers);
+    rv_resolver_destroy(io->resolver);
     rv_slab_finish(&io->ops);
     rv_borrow_finish(&io->borrow);
+    rv_arena_finish(&io->arena);
     io->sched->io = NULL;
     rv_free(io);
 }

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include "io/arena.h"
 #include "io/buf.h"
 #include "io/caps.h"
 #include "io/op.h"
@@ -32,6 +33,7 @@
 
 struct rv_io;
 struct rv_io_worker;
+struct rv_resolver;
 
 /* What an engine provides. `start` and `stop` are called by the thread that creates and destroys
  * the runtime, while no worker runs; queue, cancel and provide by the worker's own thread; the
@@ -76,6 +78,11 @@ struct rv_io_driver {
     /* 1: data or the end waits in it; NULL: unknown */
     int (*pending)(int fd);
     int (*cookie)(int fd, uint64_t *ret_cookie);   /* SO_COOKIE: which socket this number is now */
+
+    /* Makes memory known to the worker's ring, under index 0 of fixed reads and writes: as the ring
+     * `from` knows it, or, where that is negative, anew. On the worker's own thread. NULL: there is
+     * no such thing. 0 or -errno. */
+    int (*fix)(struct rv_io_worker *iw, const struct iovec *memory, int from);
 };
 
 /* What the kernel is really asked: for everything but the simulator. */
@@ -89,6 +96,8 @@ struct rv_io_counters {
     RV_ATOMIC(uint64_t) enters, sqes, cqes, overflows, backlogged;
     /* streams: armed, parked for want of buffers, ended over their bound */
     RV_ATOMIC(uint64_t) arms, starved, capped;
+    /* received into the heap for want of buffers; sent along with another's send */
+    RV_ATOMIC(uint64_t) relieved, taken_along;
     /* waits for one to borrow; come home from elsewhere */
     RV_ATOMIC(uint64_t) borrowed, lease_waits, leases_home;
     RV_ATOMIC(uint64_t) accepted, accept_pauses; /* by acceptors; EMFILE and ENFILE */
@@ -117,8 +126,11 @@ struct rv_io {
     struct rv_slab ops;
     struct rv_caps caps;
     struct rv_borrow borrow;        /* leases that tasks fill themselves */
+    struct rv_arena arena;          /* aligned ones, for files */
+    struct rv_resolver *resolver;   /* names that tasks dial */
     struct rv_io_worker *workers;   /* sched->nworkers of them */
     size_t buf_bytes;               /* a multiple of 64 */
+    size_t zc_bytes_min;            /* leases from so many bytes on are sent without a copy */
     uint32_t bufs;                  /* per worker, a power of two */
     uint32_t stream_bytes_max, stream_bufs_max; /* what a stream may hold unread */
 };
@@ -126,6 +138,7 @@ struct rv_io {
 struct rv_io_opts {
     size_t buf_bytes;               /* 0: 16 KiB */
     size_t bufs;                    /* per worker, 0: 1024; rounded up to a power of two */
+    size_t zc_bytes;                /* as zc_bytes_min; 0: none are */
     const struct rv_caps_off *caps_off; /* NULL: nothing is switched off */
     const struct rv_io_driver *driver;  /* NULL: rv_io_driver_uring */
 };

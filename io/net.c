@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * net.c -- making sockets: listen, accept, dial; and the acceptor behind a server.
+ * net.c -- the side that is called: listen, accept; and the acceptor behind a server.
  *
  * A socket made here is entered in the fd table before anybody else learns its number. NODELAY is
  * set on listeners: what they accept inherits it, which saves a system call a connection.
@@ -16,7 +16,7 @@
  * (2) The accept is made again by take alone. A task that does not take does not accept, but for
  *     what a multishot in flight brings until it is cancelled, at WAITING_MAX.
  *
- * Threads: listen - anyone; accept, dial, start, take, stop - a task; complete - the op's worker,
+ * Threads: listen - anyone; accept, start, take, stop - a task; complete - the op's worker,
  * or the holder of its loan.
  */
 #include "io/net.h"
@@ -41,47 +41,22 @@
 #define MULTI_ROOM (2u * BACKLOG)
 #define PAUSE_NS (100 * REEVE_MS)
 
-static int set_int(const struct rv_io_driver *driver, int fd, int level, int name, int value)
-{
-    return driver->setsockopt(fd, level, name, &value, sizeof value);
-}
-
 /* ---- listening ------------------------------------------------------------------------------- */
-
-/* Everything that a fresh listener needs but its place in the table. */
-static int set_up_listener(const struct rv_io_driver *driver, int fd,
-                           const struct sockaddr_storage *addr, socklen_t len, int backlog)
-{
-    int r = set_int(driver, fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (r >= 0)
-        r = set_int(driver, fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (r >= 0 && addr->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-        bool any = IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
-        r = set_int(driver, fd, IPPROTO_IPV6, IPV6_V6ONLY, !any); /* "*" is IPv4 too */
-    }
-    if (r >= 0)
-        r = driver->bind(fd, (const struct sockaddr *)addr, len);
-    if (r >= 0)
-        r = driver->listen(fd, backlog > 0 ? backlog : BACKLOG);
-    return r;
-}
 
 /* iw NULL: a foreign thread. */
 static int listen_on(struct rv_io_worker *iw, const char *addr, int backlog)
 {
-    struct sockaddr_storage to;
-    socklen_t len;
-    int r = rv_addr_parse(addr, true, &to, &len);
+    struct rv_addr a;
+    int r = rv_addr_read(addr, true, &a);
     if (r < 0)
         return r;
+    if (a.type == SOCK_DGRAM)
+        return -EAFNOSUPPORT;
     const struct rv_io_driver *driver = iw ? iw->driver : &rv_io_driver_uring;
-    int fd = driver->socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return fd;
-    r = set_up_listener(driver, fd, &to, len, backlog);
-    if (r >= 0)
-        r = rv_fd_made(iw, fd, 0, NULL);
+    int fd = rv_addr_bind(driver, &a, backlog > 0 ? backlog : BACKLOG);
+    if (fd < 0 || a.type != SOCK_STREAM)
+        return fd; /* a plain one: what it accepts is asked for its type, see adopt() */
+    r = rv_fd_made(iw, fd, 0, NULL);
     if (r >= 0)
         return fd;
     driver->close(fd);
@@ -134,8 +109,8 @@ static int adopt(struct rv_io_worker *iw, int listener, int fd)
     struct rv_fd *f = rv_fd_slot(listener);
     if (!f || !is_ours(f)) {
         flags = iw->driver->socket_type(fd) == SOCK_STREAM ? RV_FD_STREAM : 0;
-        /* refused where it is not TCP: fine */
-        set_int(iw->driver, fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        int one = 1; /* refused where it is not TCP: fine */
+        iw->driver->setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
     int r = rv_fd_made(iw, fd, flags, NULL);
     if (r >= 0)
@@ -171,50 +146,6 @@ int reeve_accept(int fd, reeve_time deadline)
     uint32_t was;
     struct rv_io_worker *iw = rv_io_enter("reeve_accept", &was);
     int r = accept_one(iw, fd, deadline);
-    rv_io_exit(was);
-    return r;
-}
-
-/* ---- dialling -------------------------------------------------------------------------------- */
-
-static int dial(struct rv_io_worker *iw, const char *addr, reeve_time deadline)
-{
-    struct sockaddr_storage to;
-    socklen_t len;
-    uint32_t gen;
-    int r = rv_addr_parse(addr, false, &to, &len);
-    if (r >= 0)
-        r = rv_wait_check(iw->io->sched, iw->w->cur);
-    if (r < 0)
-        return r;
-    int fd = iw->driver->socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return fd;
-    r = set_int(iw->driver, fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (r >= 0)
-        r = rv_fd_made(iw, fd, RV_FD_STREAM, &gen);
-    if (r < 0) {
-        iw->driver->close(fd);
-        return r;
-    }
-    struct rv_op *op = rv_op_take(iw, RV_OPK_TASK, RV_OP_CONNECT, fd);
-    r = -ENOMEM;
-    if (op) {
-        op->addr = &to;
-        op->off = len;
-        r = rv_op_run(iw, op, deadline, NULL);
-    }
-    if (r >= 0)
-        return fd;
-    rv_fd_close(rv_io_self(), fd, gen);
-    return r;
-}
-
-int reeve_dial(const char *addr, reeve_time deadline)
-{
-    uint32_t was;
-    struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
-    int r = dial(iw, addr, deadline);
     rv_io_exit(was);
     return r;
 }

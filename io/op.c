@@ -6,6 +6,8 @@
  *     IDLE, DONE -> QUEUED       [rv_op_queue]        DONE: a multishot armed again, a retry
  *     QUEUED     -> CANCELLING   [rv_op_cancel]       on the op's worker only
  *     QUEUED, CANCELLING -> DONE [rv_op_complete]     with the completion that has no RV_OPF_MORE
+ *     QUEUED, CANCELLING -> NOTIFYING [complete_zc]   sent, and the kernel still reads the memory
+ *     NOTIFYING  -> DONE         [rv_op_complete]     it has let go
  *     IDLE, DONE -> FREE         [rv_op_release]      the generation grows
  *
  * (1) A completion whose generation or state does not fit ends the process, in release too: some
@@ -19,6 +21,9 @@
  * (4) A cancelled op still completes, and what it came to counts: data that was read is returned,
  *     a connection that was accepted is handed over.
  *
+ * (5) Of a SEND_ZC the task is through when it has read the result, the kernel with the last
+ *     completion, in either order: whoever is the second one sends the lease home and releases it.
+ *
  * Threads: take, queue, complete - the op's worker, or the holder of its loan; release - any
  * worker; cancel - anyone.
  */
@@ -31,6 +36,7 @@
 #include "io/io.h"
 #include "io/net.h"
 #include "io/stream.h"
+#include "io/zc.h"
 #include "mem/die.h"
 #include "sched/pick.h"
 #include "sched/wait.h"
@@ -44,6 +50,11 @@ _Static_assert(RV_FDS_MAX <= 1u << (STREAM_GEN_SHIFT - 32), "an fd has its place
 struct rv_op *rv_op_of(struct rv_io *io, uint64_t id)
 {
     return rv_slab_at(&io->ops, (uint32_t)id >> INDEX_SHIFT);
+}
+
+static uint64_t index_of(const struct rv_io *io, const struct rv_op *op)
+{
+    return (uint64_t)(((const unsigned char *)op - io->ops.base) / sizeof *op);
 }
 
 struct rv_op *rv_op_take(struct rv_io_worker *iw, enum rv_op_kind kind, enum rv_op_code code,
@@ -128,6 +139,26 @@ static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t sta
     rv_wait_fire(iw->io->sched, iw->by, op->token, RV_WOKEN, UINT32_MAX);
 }
 
+/* The send's completion, and the one that says that the kernel has let go: alone, or the second. */
+static void complete_zc(struct rv_io_worker *iw, struct rv_op *op, uint8_t state, int32_t res,
+                        uint32_t cflags)
+{
+    bool more = cflags & RV_OPF_MORE;
+    RV_MUST(state != RV_OPS_NOTIFYING || !more);
+    if (state == RV_OPS_NOTIFYING) {
+        rv_zc_through(iw, op);
+        return;
+    }
+    if (more)
+        rv_store_relaxed(&op->state, (uint8_t)RV_OPS_NOTIFYING);
+    else
+        rv_store_relaxed(&op->halves, (uint8_t)1); /* the task still waits: it is the second */
+    bool nothing = res == -EINTR || res == -EAGAIN;
+    op->res = nothing && state == RV_OPS_CANCELLING ? -ECANCELED : res;
+    /* As in complete_task(); but the op stays ours until both are through with it. */
+    rv_wait_fire(iw->io->sched, iw->by, op->token, RV_WOKEN, UINT32_MAX);
+}
+
 /* The first pass has submitted what was queued before the nudge, the second has dispatched it. */
 static void complete_nudge(struct rv_io_worker *iw, struct rv_op *op)
 {
@@ -137,7 +168,8 @@ static void complete_nudge(struct rv_io_worker *iw, struct rv_op *op)
     }
     uint64_t token = op->token;
     rv_op_release(iw, op);
-    rv_wait_fire(iw->io->sched, iw->by, token, RV_TIMED_OUT, UINT32_MAX);
+    /* It is still in its slot, and looks again: see look_again() in stream.c. */
+    rv_wait_fire(iw->io->sched, iw->by, token, RV_CANCELLED, UINT32_MAX);
 }
 
 /* The fd in a stream's id. */
@@ -161,7 +193,8 @@ void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t 
         rv_stream_piece(iw, stream_slot(id), op, res, cflags))
         return;
     uint8_t state = rv_load_relaxed(&op->state);
-    bool flying = state == RV_OPS_QUEUED || state == RV_OPS_CANCELLING;
+    bool flying = state == RV_OPS_QUEUED || state == RV_OPS_CANCELLING ||
+                  state == RV_OPS_NOTIFYING;
     if (__builtin_expect(!flying || op->id != id || rv_load_relaxed(&op->iw) != iw, 0))
         complain(id, res);
     if (!(cflags & RV_OPF_MORE)) {
@@ -181,6 +214,9 @@ void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t 
         break;
     case RV_OPK_ACCEPTOR:
         rv_acceptor_complete(iw, op, res, cflags);
+        break;
+    case RV_OPK_SEND_ZC:
+        complete_zc(iw, op, state, res, cflags);
         break;
     default:
         complain(id, res);
@@ -265,8 +301,7 @@ void rv_op_message(struct rv_io_worker *iw, struct rv_op *op)
 {
     uint32_t gen = rv_xchg_acq_rel(&op->cancel, 0U); /* pairs with rv_op_cancel() */
     struct rv_io *io = iw->io;
-    uint64_t index = (uint64_t)(((unsigned char *)op - io->ops.base) / sizeof *op);
-    rv_op_cancel(io->sched, iw->w, (uint64_t)gen << 32 | index << INDEX_SHIFT); /* (3) */
+    rv_op_cancel(io->sched, iw->w, (uint64_t)gen << 32 | index_of(io, op) << INDEX_SHIFT); /* (3) */
 }
 
 /* ---- an op and a task that waits for it ------------------------------------------------------ */
@@ -301,4 +336,48 @@ int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
         *ret_lease = op->addr;
     rv_op_release(rv_io_self(), op);
     return r;
+}
+
+/* ---- pins ------------------------------------------------------------------------------------ */
+
+int rv_op_pin(struct rv_io_worker *iw, int fd, struct rv_op **ret_pin)
+{
+    struct rv_fd *f = rv_fd_slot(fd);
+    *ret_pin = NULL;
+    if (!f)
+        return 0;
+    struct rv_op *pin = rv_op_take(iw, RV_OPK_TASK, RV_OP_NOP, fd);
+    if (!pin)
+        return -ENOMEM;
+    int r = rv_fd_enter(f, pin);
+    if (r < 0)
+        rv_op_release(iw, pin);
+    else
+        *ret_pin = pin;
+    return r;
+}
+
+/* Its id is what a close reads, under the slot's lock, to cancel it: so it is that op's for as long
+ * as the op may be in flight. One that is over has another generation, and is left alone. */
+bool rv_op_pin_for(struct rv_op *pin, const struct rv_op *op)
+{
+    if (!pin)
+        return true;
+    struct rv_fd *f = rv_fd_slot(pin->fd);
+    uint64_t word = rv_fd_lock(f);
+    bool open = rv_fd_gen(word) == pin->fd_gen && !(word & RV_FD_CLOSING);
+    if (open)
+        pin->id = op->id;
+    rv_fd_unlock(f, word);
+    return open;
+}
+
+void rv_op_unpin(struct rv_op *pin)
+{
+    if (!pin)
+        return;
+    struct rv_io_worker *iw = rv_io_self();
+    rv_fd_leave(rv_fd_slot(pin->fd), pin);
+    pin->id = index_of(iw->io, pin) << INDEX_SHIFT; /* its own again, for the release */
+    rv_op_release(iw, pin);
 }

@@ -38,6 +38,7 @@ enum rv_op_kind {
     RV_OPK_NUDGE,
     RV_OPK_STREAM,   /* the receiving half of a socket, io/stream.c */
     RV_OPK_ACCEPTOR, /* a server's accepting socket, io/net.c */
+    RV_OPK_SEND_ZC,  /* as TASK, with a second completion behind it, io/zc.c */
     RV_OPK_ENGINE,   /* no op behind it: the engine's own, never passed to rv_op_complete() */
 };
 
@@ -52,6 +53,9 @@ enum rv_op_code {
     RV_OP_RECV_PICK,    /* fd: into a buffer of this worker's group, picked when data is there */
     RV_OP_RECV_MULTI,   /* the same, multi; ends by itself after about `off` bytes, if it can */
     RV_OP_SEND,         /* fd, addr, len, msg_flags */
+    /* The same without copying, of kind SEND_ZC: if the first completion, the send's own, has MORE,
+     * the kernel uses the memory until the second one. */
+    RV_OP_SEND_ZC,
     /* fd, addr, len, off (UINT64_MAX: the file's position), msg_flags = RWF_* */
     RV_OP_READ,
     RV_OP_WRITE,        /* the same */
@@ -66,7 +70,14 @@ enum rv_op_flag {
 #define RV_OPF_BUFFER_SHIFT 16
 
 /* See the table in op.c. */
-enum rv_op_state { RV_OPS_FREE, RV_OPS_IDLE, RV_OPS_QUEUED, RV_OPS_CANCELLING, RV_OPS_DONE };
+enum rv_op_state {
+    RV_OPS_FREE,
+    RV_OPS_IDLE,
+    RV_OPS_QUEUED,
+    RV_OPS_CANCELLING,
+    RV_OPS_NOTIFYING,
+    RV_OPS_DONE
+};
 
 struct rv_op {
     /* The request and its result: all that a message on its way out touches. */
@@ -87,14 +98,15 @@ struct rv_op {
     /* Where it is listed, and how others reach it. */
     struct rv_op *next, *prev;  /* in its fd's list; STREAM: in its worker's list of starved ones */
     struct rv_op *driver_next;  /* the driver's */
-    void *ctx;                  /* ACCEPTOR: whose */
+    void *ctx;                  /* ACCEPTOR: whose; SEND_ZC: the lease */
     struct rv_msg msg;          /* carries requests to its worker */
     RV_ATOMIC(uint32_t) cancel; /* generation to cancel; not 0: msg is on its way, see op.c */
     uint32_t fd_gen;            /* generation of the fd's slot when it was entered */
     uint8_t stream_state;       /* io/stream.c */
     uint8_t stream_wants;       /* under the slot's lock; not 0: msg is on its way */
     uint8_t driver_bits;        /* the driver's, from one use of the op to the next */
-    uint8_t spare[5];
+    RV_ATOMIC(uint8_t) halves;  /* SEND_ZC: how many of two are through with it */
+    uint8_t spare[4];
 };
 _Static_assert(sizeof(struct rv_op) == 128, "an op is two cache lines");
 
@@ -132,6 +144,17 @@ int rv_op_run(struct rv_io_worker *iw, struct rv_op *op, int64_t deadline,
 
 /* The second half of it, for who has entered and armed by himself: what the result means. */
 int rv_op_result(struct rv_sched *s, const struct rv_op *op, bool closed);
+
+/* Keeps a number what it is, for a call that uses it between its requests or beside their own fd:
+ * an op that is never queued stands in the slot. A close has nothing to cancel there but the op
+ * that the pin stands for then, and leaves the number to whoever is in the slot last. 0, and
+ * *ret_pin is NULL for an fd beyond the table; -EBADF, -ENOMEM. unpin: NULL is fine. */
+int rv_op_pin(struct rv_io_worker *iw, int fd, struct rv_op **ret_pin);
+void rv_op_unpin(struct rv_op *pin);
+
+/* From now on a close of the pin's fd cancels this op too, which is about to be queued by the
+ * running task; it may be over by then. False: the close has come already. pin NULL: true. */
+bool rv_op_pin_for(struct rv_op *pin, const struct rv_op *op);
 
 /* IDLE or DONE: nobody will ever complete it. The caller's worker need not be the op's. */
 void rv_op_release(struct rv_io_worker *iw, struct rv_op *op);

@@ -32,6 +32,7 @@ struct rv_req {
     uint32_t op_flags;  /* of reading, syncing, opening, splicing ... */
     uint16_t buf_index; /* of fixed reads and writes */
     int32_t fd_in;      /* of splices */
+    int32_t also;       /* 1 + another fd whose reeve_close ends the request; 0: none */
 };
 
 static inline uint64_t rv_req_ptr(const void *p)
@@ -43,8 +44,9 @@ static inline uint64_t rv_req_ptr(const void *p)
 bool rv_req_known(const struct rv_io *io, unsigned opcode);
 
 /* Performs the request for the running task, in reeve code (rv_io_enter). What it came to, or
- * -EBADF, -ETIMEDOUT, -ECANCELED, -ENOMEM. A request that has begun and cannot be cancelled is
- * waited for: the call returns late rather than leave memory in use. The worker may have changed. */
+ * -EBADF, -ETIMEDOUT, -ECANCELED, -ENOMEM; by the pool also the errors of reeve_offload(). A
+ * request that has begun and cannot be cancelled is waited for: the call returns late rather than
+ * leave memory in use. The worker may have changed. */
 int rv_req_run(struct rv_io_worker *iw, const struct rv_req *req, int64_t deadline);
 
 /* The request as a system call of the calling thread, which it may block. Any thread. What it came

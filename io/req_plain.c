@@ -36,16 +36,22 @@ static int said(long r, int saved)
     return r < 0 ? -error : (int)r;
 }
 
-/* At the file's position, or at an offset. */
-static long transfer(const struct rv_req *q, bool write)
+static long transfer_at(const struct rv_req *q, bool write, off_t off)
 {
     struct iovec one = { ptr(q->addr), q->len };
     bool vector = q->opcode == IORING_OP_READV || q->opcode == IORING_OP_WRITEV;
     const struct iovec *v = vector ? ptr(q->addr) : &one;
     int n = vector ? (int)q->len : 1;
-    off_t off = (off_t)q->off; /* -1: the position */
     return write ? pwritev2(q->fd, v, n, off, (int)q->op_flags)
                  : preadv2(q->fd, v, n, off, (int)q->op_flags);
+}
+
+/* At an offset, or (-1) at the file's position. The ring does not mind an offset where there are
+ * none, in a pipe or a socket. */
+static long transfer(const struct rv_req *q, bool write)
+{
+    long n = transfer_at(q, write, (off_t)q->off);
+    return n < 0 && errno == ESPIPE ? transfer_at(q, write, -1) : n;
 }
 
 static long poll_once(const struct rv_req *q)
@@ -99,7 +105,7 @@ static long files(const struct rv_req *q)
         return sync_file_range(q->fd, (off_t)q->off, q->len, q->op_flags);
     case IORING_OP_FALLOCATE:
         return fallocate(q->fd, (int)q->len, (off_t)q->off, (off_t)q->addr);
-    case IORING_OP_FADVISE: /* these two answer with the error itself */
+    case IORING_OP_FADVISE: /* answers with the error itself */
         return -(long)posix_fadvise(q->fd, (off_t)q->off, q->len, (int)q->op_flags);
     case IORING_OP_MADVISE:
         return madvise(ptr(q->addr), q->len, (int)q->op_flags);
@@ -112,7 +118,8 @@ static long files(const struct rv_req *q)
     }
 }
 
-int rv_req_plain(const struct rv_req *q)
+/* Never inlined: errno's address must not be kept across a switch of stacks. */
+__attribute__((noinline)) int rv_req_plain(const struct rv_req *q)
 {
     int saved = errno;
     switch (q->opcode) {

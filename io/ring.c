@@ -323,6 +323,10 @@ static int enter_once(struct rv_ring *r, unsigned submit, unsigned min_complete,
 {
     if (RV_FAULT("ring.enter"))
         return -EAGAIN;
+    if (RV_FAULT("enter.busy"))
+        return -EBUSY;
+    if (RV_FAULT("enter.intr"))
+        return -EINTR;
     unsigned flags = IORING_ENTER_GETEVENTS | r->enter_flags;
     struct __kernel_timespec time;
     struct io_uring_getevents_arg ext = { .ts = (uint64_t)(uintptr_t)&time };

@@ -15,7 +15,8 @@
  *     CHECK_EQ(rv_sim_run(&o, &got), 0);
  *
  * One simulation at a time in a process. Its file descriptors are numbers of its own, see
- * RV_SIM_FD_FIRST; its addresses are those of reeve_listen and reeve_dial.
+ * RV_SIM_FD_FIRST; its addresses are those of reeve_listen and reeve_dial. Files are real ones, and
+ * so are their descriptors; but when a request for one is performed, and how it fails, is drawn.
  */
 #ifndef RV_IO_SIM_H
 #define RV_IO_SIM_H
@@ -48,6 +49,7 @@ struct rv_sim_faults {
     uint16_t unmulti;  /* a multishot request ends although all is well */
     uint16_t shorter;  /* a transfer is shorter than it could be */
     uint16_t one_byte; /* a connection delivers byte by byte */
+    uint16_t disk;     /* a file cannot be written, or synced: EIO or ENOSPC */
 };
 
 /* Bugs planted on purpose, to see that a harness notices: every so many-th time. */

@@ -18,8 +18,11 @@
  */
 #include <reeve/time.h>
 #include <errno.h>
+#include <poll.h>
 
+#include "io/req.h"
 #include "io/sim_world.h"
+#include "io/uring_compat.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
 #include "sched/worker.h"
@@ -201,29 +204,58 @@ static void try_connect(struct rv_sim_op *k)
     finish(k, r == RV_SIM_WAIT ? -ETIMEDOUT : r, 0);
 }
 
+/* The MSG_* of what is a call for sockets; the others have flags of another kind. */
+static uint32_t flags_of(const struct rv_op *op)
+{
+    if (op->code == RV_OP_REQUEST)
+        return ((const struct rv_req *)op->addr)->op_flags;
+    return op->code == RV_OP_SEND || op->code == RV_OP_RECV ? op->msg_flags : 0;
+}
+
+/* Where the bytes after the first `moved` lie, as many as lie in one place; 0: no more are. */
+static uint32_t piece_at(const struct rv_op *op, uint64_t moved, unsigned char **ret_mem)
+{
+    if (op->code != RV_OP_REQUEST) {
+        *ret_mem = (unsigned char *)op->addr + moved;
+        return op->len - (uint32_t)moved;
+    }
+    const struct rv_req *req = op->addr;
+    const struct msghdr *m = (const struct msghdr *)(uintptr_t)req->addr;
+    for (size_t i = 0; i < m->msg_iovlen; i++) {
+        const struct iovec *v = &m->msg_iov[i];
+        if (moved < v->iov_len) {
+            *ret_mem = (unsigned char *)v->iov_base + moved;
+            return (uint32_t)(v->iov_len - moved);
+        }
+        moved -= v->iov_len;
+    }
+    return 0;
+}
+
 /* Moves bytes from or to the caller's memory. With MSG_WAITALL it goes on until all are there, or
- * nothing more is to be had: then what it has counts. */
+ * nothing more is to be had: then what it has counts. Of several pieces the next one is begun if
+ * the one before went in one go. */
 static void try_transfer(struct rv_sim_op *k, bool send)
 {
     struct rv_op *op = k->op;
-    unsigned char *mem = op->addr;
-    bool socket_call = op->code == RV_OP_SEND || op->code == RV_OP_RECV;
-    uint32_t how = socket_call ? op->msg_flags : 0; /* the others have flags of another kind */
+    unsigned char *mem = NULL;
+    uint32_t how = flags_of(op);
     for (;;) {
+        uint32_t left = piece_at(op, k->moved, &mem);
         int32_t r = any_fault(k);
         if (r == 0 && send)
             r = fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
         if (r == 0) {
-            uint32_t n = some_of(op->len - (uint32_t)k->moved);
+            uint32_t n = some_of(left);
             break_sometimes(k, send);
-            r = send ? rv_sim_send(k->file, mem + k->moved, n)
-                     : rv_sim_recv(k->file, mem + k->moved, n);
+            r = send ? rv_sim_send(k->file, mem, n) : rv_sim_recv(k->file, mem, n);
         }
         if (r == RV_SIM_WAIT && !(how & MSG_DONTWAIT))
             return;
         if (r > 0)
             k->moved += (uint64_t)r;
-        bool more = r > 0 && how & MSG_WAITALL && k->moved < op->len;
+        bool whole = op->code == RV_OP_REQUEST && (uint32_t)r == left;
+        bool more = r > 0 && (how & MSG_WAITALL || whole) && piece_at(op, k->moved, &mem) > 0;
         if (!more) {
             int32_t none = r == RV_SIM_WAIT ? -EAGAIN : r;
             finish(k, k->moved ? (int32_t)k->moved : none, 0);
@@ -292,6 +324,78 @@ static void try_pick(struct rv_sim_op *k, bool first)
     }
 }
 
+/* ---- requests that their caller wrote out ---------------------------------------------------- */
+
+static bool writes(const struct rv_req *q)
+{
+    switch (q->opcode) {
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+    case IORING_OP_WRITE_FIXED:
+    case IORING_OP_FSYNC:
+    case IORING_OP_FALLOCATE:
+    case RV_URING_OP_FTRUNCATE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Nothing here may block the one thread of the simulation: a poll only looks, again and again. */
+static int32_t perform(const struct rv_req *request)
+{
+    struct rv_req q = *request;
+    if (q.opcode == IORING_OP_POLL_ADD) {
+        struct pollfd p = { .fd = q.fd, .events = (short)q.op_flags };
+        int r = poll(&p, 1, 0);
+        return r == 0 ? RV_SIM_WAIT : r < 0 ? -errno : p.revents & POLLNVAL ? -EBADF : p.revents;
+    }
+    if (q.opcode == IORING_OP_READ || q.opcode == IORING_OP_WRITE ||
+        q.opcode == IORING_OP_READ_FIXED || q.opcode == IORING_OP_WRITE_FIXED)
+        q.len = some_of(q.len);
+    return rv_req_plain(&q);
+}
+
+/* For a socket, which is simulated: those that the io layer makes for itself. */
+static void try_socket_request(struct rv_sim_op *k)
+{
+    const struct rv_req *req = k->op->addr;
+    int32_t r = 0;
+    switch (req->opcode) {
+    case IORING_OP_SENDMSG:
+        try_transfer(k, true);
+        break;
+    case IORING_OP_POLL_ADD:
+        RV_MUST(req->op_flags == POLLIN);
+        r = any_fault(k);
+        if (r == 0 && rv_sim_readable(k->file))
+            r = POLLIN;
+        if (r != 0)
+            finish(k, r, 0);
+        break;
+    default:
+        finish(k, -EINVAL, 0);
+    }
+}
+
+static void try_request(struct rv_sim_op *k)
+{
+    const struct rv_req *q = k->op->addr;
+    if (k->file) {
+        try_socket_request(k);
+        return;
+    }
+    int32_t r = any_fault(k);
+    if (r == 0 && writes(q))
+        r = fault(k, rv_sim_world->opts.faults.disk, rv_sim_chance(512) ? EIO : ENOSPC);
+    if (r == 0)
+        r = perform(q);
+    if (r == RV_SIM_WAIT)
+        arm(k, rv_sim_delay() + 1);
+    else
+        finish(k, r, 0);
+}
+
 static void try_op(struct rv_sim_op *k)
 {
     bool first = !k->tried;
@@ -315,6 +419,9 @@ static void try_op(struct rv_sim_op *k)
     case RV_OP_RECV_PICK:
     case RV_OP_RECV_MULTI:
         try_pick(k, first);
+        break;
+    case RV_OP_REQUEST:
+        try_request(k);
         break;
     default:
         finish(k, -EINVAL, 0);
@@ -348,19 +455,11 @@ void rv_sim_op_due(const struct rv_sim_due *due)
     }
 }
 
-static void begin(struct rv_sim_op *k)
+/* The op is held at a file. */
+static bool wait_at(struct rv_sim_op *k, struct rv_sim_file *f)
 {
-    k->state = RV_SIM_OP_HELD;
-    rv_sim_record(RV_SIM_SUBMIT, k->sw->w->index, index_of(k), k->op->fd);
-    if (k->op->code == RV_OP_NOP) {
-        finish(k, 0, 0);
-        return;
-    }
-    struct rv_sim_file *f = rv_sim_file_of(k->op->fd);
-    if (!f) {
-        finish(k, -EBADF, 0);
-        return;
-    }
+    if (!f)
+        return false;
     f->refs++;
     f->ops_held++;
     k->file = f;
@@ -369,6 +468,21 @@ static void begin(struct rv_sim_op *k)
     if (k->next)
         k->next->prev = k;
     f->ops = k;
+    return true;
+}
+
+static void begin(struct rv_sim_op *k)
+{
+    k->state = RV_SIM_OP_HELD;
+    rv_sim_record(RV_SIM_SUBMIT, k->sw->w->index, index_of(k), k->op->fd);
+    if (k->op->code == RV_OP_NOP) {
+        finish(k, 0, 0);
+        return;
+    }
+    if (!wait_at(k, rv_sim_file_of(k->op->fd)) && k->op->code != RV_OP_REQUEST) {
+        finish(k, -EBADF, 0);
+        return;
+    }
     if (k->cancel)
         rv_sim_op_cancel(k);
     else if (rv_sim_chance(512))

@@ -24,14 +24,21 @@ struct rv_task;
 struct rv_reader {
     struct rv_sched *sched;
     uint64_t token;          /* also in the slot */
-    /* a lease with more in it comes with RV_FD_READER set: what is left goes back */
+    /* A lease with more in it comes with RV_FD_READER set: what is left goes back. 0: no reader,
+     * but one who waits for the op to go (rv_stream_hold). */
     size_t room;
     struct rv_lease *lease;  /* handed over */
     int end;                 /* no lease: 1 the stream's end, or -errno */
 };
 
 /* What the stream wants of its home worker. */
-enum { RV_STREAM_ARM = 1, RV_STREAM_STOP = 2, RV_STREAM_RELIEVE = 4, RV_STREAM_NUDGE = 8 };
+enum {
+    RV_STREAM_ARM = 1,
+    RV_STREAM_STOP = 2,
+    RV_STREAM_RELIEVE = 4,
+    RV_STREAM_NUDGE = 8,
+    RV_STREAM_LEAVE = 16, /* who holds it waits for the op to go */
+};
 
 /* Reads for the running task, with the slot locked and `word` just seen; both unlock. take hands
  * over the next lease, copy moves bytes out. Bytes, 0 at the end, -errno. The worker may have
@@ -56,8 +63,58 @@ void rv_stream_message(struct rv_io_worker *iw, struct rv_op *op);
  * */
 void rv_stream_stop(struct rv_io_worker *iw, struct rv_op *op);
 
-/* Buffers have come home: starved streams go on, if there are enough. Home worker. */
-void rv_stream_feed(struct rv_io_worker *iw);
+/* A buffer has come home to a group that is watched: starved streams go on, if there are enough.
+ * Home worker. */
+void rv_stream_home(struct rv_io_worker *iw);
+
+/* ---- the way around a stream ------------------------------------------------------------------
+ *
+ * For who needs the socket itself: to splice from it, poll it, pass it on, hand it to others. He
+ * becomes the fd's one reader and ends the receiving ahead; what was received already comes first,
+ * as leases, then everything is in the socket. The next read after that receives ahead again.
+ *
+ *     struct rv_hold hold;
+ *     r = rv_stream_hold(iw, fd, until, &hold);            // what is no stream of ours: r 0, too
+ *     iw = rv_io_self();
+ *     while (r == 0 && (n = rv_stream_unread(&hold, &lease)) > 0)
+ *         ... use it, rv_lease_return(iw, lease), or rv_stream_put_back(iw, &hold, lease) ...
+ *     if (r == 0 && n == -EAGAIN)
+ *         ... the raw fd, by rv_req_run() or rv_op_run(); iw = rv_io_self() after each ...
+ *     if (r == 0)
+ *         rv_stream_let_go(rv_io_self(), &hold);
+ */
+struct rv_hold {
+    struct rv_fd *f; /* NULL: no stream of ours, so there is nothing to hold */
+    uint32_t gen;
+};
+
+/* Waits until the kernel receives nothing ahead any more. A deadline already past (REEVE_POLL)
+ * waits for that one answer of the stream's home worker all the same. 0: held, until let go:
+ * others who read get -EBUSY, and the number stays this socket's even if it is closed; what waits
+ * in the ring for the raw fd ends with -ECANCELED then, like every op. -EBUSY: another task reads;
+ * -EBADF, -ETIMEDOUT, -ECANCELED: and nothing is held. In a task; the worker may have changed. */
+int rv_stream_hold(struct rv_io_worker *iw, int fd, int64_t until, struct rv_hold *ret_hold);
+
+/* The same for who cannot use what was received already: -EBUSY if there is any; and the end of the
+ * stream, once it was received, is in the socket still. */
+int rv_stream_release(struct rv_io_worker *iw, int fd, int64_t until, struct rv_hold *ret_hold);
+
+/* What was received and not read, one lease at a time: its length, > 0, with *ret_lease OUT and the
+ * caller's; -EAGAIN: nothing more, the rest is in the socket; 0: the stream has ended; -ESHUTDOWN:
+ * a drain, and nothing is pending; -ECANCELED: closed; -errno: what the stream ended with. */
+ssize_t rv_stream_unread(const struct rv_hold *hold, struct rv_lease **ret_lease);
+
+/* A lease, or what is left of it (pub.data, pub.len), back to the front. */
+void rv_stream_put_back(struct rv_io_worker *iw, const struct rv_hold *hold, struct rv_lease *l);
+
+/* The deadline of a read by the holder: rv_deadline(), and where `deadline` is 0 also the idle time
+ * of a server's connection. */
+int64_t rv_stream_until(struct rv_io_worker *iw, const struct rv_hold *hold, reeve_time deadline);
+
+/* Others may read again. The worker is the caller's; once for each hold. */
+void rv_stream_let_go(struct rv_io_worker *iw, const struct rv_hold *hold);
+
+/* ---- for fdtab.c ----------------------------------------------------------------------------- */
 
 /* Takes the waiting reader out of the slot, with what it gets; under the lock. The reader, by
  * value: after the unlock its frame may be gone. sched NULL: there was none. */

@@ -94,7 +94,7 @@ int rv_config_fill(struct rv_config *ret_config, const struct reeve_opts *o)
                    .tasks_max = o->tasks_max ? o->tasks_max : TASKS_MAX,
                    .stack_class =
                        (uint8_t)rv_stack_class(o->stack_bytes ? o->stack_bytes : STACK_BYTES) },
-        .io = { .buf_bytes = o->buf_bytes, .bufs = o->bufs },
+        .io = { .buf_bytes = o->buf_bytes, .bufs = o->bufs, .zc_bytes = o->zc_bytes },
         .name = o->name ? o->name : "reeve",
         .cpus = o->cpus,
         .offload_max = offload_threads(o->offload_max, cpus),

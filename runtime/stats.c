@@ -9,6 +9,7 @@
  * Threads: any, while the workers go on.
  */
 #include "io/caps.h"
+#include "io/resolve.h"
 #include "mem/alloc.h"
 #include "runtime/runtime.h"
 #include "sched/admit.h"
@@ -88,6 +89,16 @@ static void add_classes(struct reeve_stats *st, struct rv_sched *s)
     rv_free(sum);
 }
 
+static void add_arena(struct reeve_stats *st, struct rv_io *io)
+{
+    struct rv_arena_stats arena;
+    rv_arena_stats(io, &arena);
+    st->aligned_bytes_live = arena.bytes;
+    st->aligned_fixed = arena.fixed;
+    st->aligned_plain = arena.plain;
+    st->aligned_waits = arena.waits;
+}
+
 void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
 {
     struct rv_sched *s = &rt->sched;
@@ -116,12 +127,18 @@ void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
     st.offload_threads_peak = offload.threads_peak;
     st.offload_threads_live = offload.threads;
     st.offload_queued_live = offload.queued;
+    st.lookups = rv_load_relaxed(&rt->io->resolver->lookups);
+    st.lookups_known = rv_load_relaxed(&rt->io->resolver->hits);
+    st.lookups_shared = rv_load_relaxed(&rt->io->resolver->shared);
+    add_arena(&st, rt->io);
     st.stalls = rv_watchdog_stalls(s);
     st.enters = io.enters;
     st.sqes = io.sqes;
     st.cqes = io.cqes;
     st.cq_overflows = io.overflows;
     st.enobufs = io.starved;
+    st.heap_recvs = io.relieved;
+    st.sends_along = io.taken_along;
     st.lease_waits = io.lease_waits;
     st.heap_leases = io.borrowed;
     st.conns_live = rv_load_relaxed(&rt->conns_live);

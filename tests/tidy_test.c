@@ -37,6 +37,7 @@ static const struct {
     { "PkgConfig::reeve_ck", "ck_" },
     { "reeve_mimalloc", "mimalloc.h" },
     { "Threads::Threads", "pthread.h" },
+    { "PkgConfig::reeve_cares", "ares.h" },
 };
 
 struct file {

@@ -44,7 +44,9 @@ REEVE_API int reeve_buf_borrow(struct reeve_buf **ret_buf, reeve_time until);
  *
  * > 0: the number of bytes, and *ret_buf is yours with that len. 0: the end of the stream, and no
  * buffer. < 0: no buffer either, and the errors of reeve_read (net.h). Running out of buffers is
- * not an error: the data waits in the kernel until some come home. */
+ * not an error: the data waits in the kernel until some come home. While a program keeps more than
+ * half of them for longer than a tenth of a second, it comes in memory of the heap instead, which
+ * is slower, up to as much again. */
 REEVE_API ssize_t reeve_buf_recv(int fd, struct reeve_buf **ret_buf, reeve_time until);
 
 /** Sends the len bytes at data, all of them, and takes the lease whatever it returns. Otherwise as

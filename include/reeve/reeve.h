@@ -20,10 +20,11 @@
  *   before it, never across it.
  *
  * Where the manual goes on: time.h deadlines; task.h spawn, join, cancel, groups; net.h sockets;
- * buf.h leased buffers; cursor.h working in one; frame.h records out of streams; serve.h servers;
+ * socket.h messages and descriptors that travel; buf.h leased buffers; cursor.h working in one;
+ * frame.h records out of streams; serve.h servers; file.h files and logs; map.h mapped files and a
+ * cache of them; fd.h pipes, signals, waiting for any fd, copying between two; proc.h programs;
  * runtime.h starting, posting to, and stopping a runtime; sync.h locks; chan.h channels; watch.h a
- * value for many; offload.h calls that block; map.h mapped files and a cache of them; cpus.h CPUs
- * and lists of them.
+ * value for many; offload.h calls that block; cpus.h CPUs and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -31,16 +32,21 @@
 #include <reeve/time.h>
 #include <reeve/task.h>
 #include <reeve/net.h>
+#include <reeve/socket.h>
 #include <reeve/buf.h>
 #include <reeve/cursor.h>
 #include <reeve/frame.h>
 #include <reeve/serve.h>
+#include <reeve/file.h>
+#include <reeve/map.h>
+#include <reeve/fd.h>
+#include <reeve/bytes.h>
+#include <reeve/proc.h>
 #include <reeve/runtime.h>
 #include <reeve/sync.h>
 #include <reeve/chan.h>
 #include <reeve/watch.h>
 #include <reeve/offload.h>
-#include <reeve/map.h>
 #include <reeve/cpus.h>
 
 #endif /* REEVE_REEVE_H */

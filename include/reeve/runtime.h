@@ -131,6 +131,12 @@ struct reeve_opts {
     void (*on_stall)(void *ctx, const struct reeve_stall *stall);
     void *stall_ctx;
 
+    /** reeve_buf_send sends leases of at least so many bytes without copying them (SEND_ZC), and
+     * each goes home when the network card has sent it. It costs a second completion for each, so
+     * it pays from some 10 KiB on, and only on links that can do it: on loopback the kernel copies
+     * all the same. Measure. 0: never. */
+    size_t zc_bytes;
+
     /** You turn worker 0 in your own loop. It comes with reeve_turn; until then -ENOTSUP. */
     bool embed;
 };
@@ -253,6 +259,15 @@ struct reeve_stats {
     uint64_t offload_threads_peak; /* as many threads as the pool ever had */
     uint64_t offload_threads_live; /* gauge: as many as it has */
     uint64_t offload_queued_live;  /* gauge: calls that wait for one */
+    uint64_t lookups;              /* of names (reeve_dial) that the pool was asked for */
+    uint64_t lookups_known;        /* that were not needed: the answer was remembered */
+    uint64_t lookups_shared;       /* or somebody else had asked already */
+
+    /* aligned buffers for files (reeve_buf_borrow_aligned) */
+    uint64_t aligned_bytes_live; /* gauge: their memory; 0: none was ever borrowed */
+    uint64_t aligned_fixed;      /* reads and writes of them that spared pinning pages */
+    uint64_t aligned_plain;      /* that did not, because the kernel could not pin the memory */
+    uint64_t aligned_waits;      /* borrowers that had to wait */
 
     /* workers that are kept busy by one task */
     uint64_t rescue_signals; /* sent to their threads */
@@ -267,6 +282,8 @@ struct reeve_stats {
     uint64_t cq_overflows; /* completions that the kernel had to keep back */
     uint64_t enobufs;      /* receives that found no buffer and waited */
     uint64_t lease_waits;  /* borrows that had to wait */
+    uint64_t heap_recvs;   /* received into the heap: leases stayed away (buf.h) */
+    uint64_t sends_along;  /* writes that went out with another's, which they had waited for */
     uint64_t heap_leases;  /* leases that were served from the heap */
 
     /* servers */

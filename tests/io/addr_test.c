@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * addr_test.c -- addresses as people write them: what is taken, what is refused, and why.
+ * addr_test.c -- addresses as people write them: what is taken, what is refused, and why; and back
+ * to words.
  */
 #define CHECK_MAIN
 #include "tests/check.h"
@@ -9,6 +10,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "io/addr.h"
 #include "tests/io/seccomp.h"
@@ -236,4 +238,145 @@ TEST(outputs_are_untouched_on_failure)
         CHECK_EQ(len, 4711);
         CHECK_MEM_EQ(&addr, &before, sizeof addr);
     }
+}
+
+/* ---- other kinds ----------------------------------------------------------------------------- */
+
+/* What rv_addr_read makes of it: its kind and words, or the error. */
+static const char *readout(const char *text, bool listening)
+{
+    static char words[400];
+    static const char *const kinds[] = { "?", "stream", "dgram", "?", "?", "seqpacket" };
+    struct rv_addr a;
+    int e = rv_addr_read(text, listening, &a);
+    if (e < 0) {
+        snprintf(words, sizeof words, "%s", strerrorname_np(-e));
+        return words;
+    }
+    int n = snprintf(words, sizeof words, "%s ", kinds[a.type]);
+    if (a.len == 0)
+        snprintf(words + n, sizeof words - (size_t)n, "name %s %u", a.name, a.port);
+    else
+        CHECK_OK(rv_addr_text((struct sockaddr *)&a.to, a.len, words + n, 256));
+    return words;
+}
+
+static void check_readouts(const struct line *lines, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        CHECK_STR_EQ(readout(lines[i].text, false), lines[i].dialed);
+        CHECK_STR_EQ(readout(lines[i].text, true), lines[i].listened);
+    }
+}
+
+TEST(the_kind_of_socket_stands_in_front)
+{
+    static const struct line lines[] = {
+        { "127.0.0.1:80", "stream 127.0.0.1:80", "stream 127.0.0.1:80" },
+        { "udp:127.0.0.1:53", "dgram 127.0.0.1:53", "dgram 127.0.0.1:53" },
+        { "udp:[::1]:53", "dgram [::1]:53", "dgram [::1]:53" },
+        { "udp:localhost:53", "dgram 127.0.0.1:53", "dgram 127.0.0.1:53" },
+        { "udp:127.0.0.1:0", "EINVAL", "dgram 127.0.0.1:0" },
+        { "udp:127.0.0.1", "EINVAL", "EINVAL" },
+        { "udp:", "EINVAL", "EINVAL" },
+        { "udp:udp:1", "dgram name udp 1", "EAFNOSUPPORT" },
+        { "unix:/run/x", "stream unix:/run/x", "stream unix:/run/x" },
+        { "unix:x", "stream unix:x", "stream unix:x" },
+        { "unix:./@x", "stream unix:./@x", "stream unix:./@x" },
+        { "unix:@x y", "stream unix:@x y", "stream unix:@x y" },
+        { "unixgram:/run/x", "dgram unix:/run/x", "dgram unix:/run/x" },
+        { "unixpacket:@x", "seqpacket unix:@x", "seqpacket unix:@x" },
+        { "unix:@", "EINVAL", "stream unix:" },
+        { "unixgram:@", "EINVAL", "dgram unix:" },
+        { "unix:", "EINVAL", "EINVAL" },
+    };
+    check_readouts(lines, sizeof lines / sizeof *lines);
+}
+
+TEST(a_name_to_be_asked_for_comes_with_its_port_and_is_not_for_listening)
+{
+    static const struct line lines[] = {
+        { "example.org:80", "stream name example.org 80", "EAFNOSUPPORT" },
+        { "udp:db-1_x:5432", "dgram name db-1_x 5432", "EAFNOSUPPORT" },
+        { "example.org:0", "EINVAL", "EAFNOSUPPORT" },
+        { "example.org:http", "EINVAL", "EINVAL" },
+        { "[example.org]:80", "EINVAL", "EINVAL" },
+    };
+    check_readouts(lines, sizeof lines / sizeof *lines);
+}
+
+TEST(a_path_that_does_not_fit_is_too_long_and_not_cut)
+{
+    struct sockaddr_un un;
+    char text[300];
+    struct rv_addr a;
+    for (size_t len = 1; len < 250; len++) {
+        for (int at = 0; at < 2; at++) {
+            int n = snprintf(text, sizeof text, "unix:%c", at ? '@' : '/');
+            memset(text + n, 'p', len);
+            text[(size_t)n + len] = '\0';
+            int e = rv_addr_read(text, false, &a);
+            CHECK_EQ(e, len + 1 < sizeof un.sun_path ? 0 : -ENAMETOOLONG);
+            if (e == 0)
+                CHECK_EQ(a.len, offsetof(struct sockaddr_un, sun_path) + len + 1 + !at);
+        }
+    }
+}
+
+TEST(what_was_read_is_untouched_on_failure)
+{
+    struct rv_addr a, before;
+    memset(&a, 0x5a, sizeof a);
+    before = a;
+    static const char *const bad[] = { "x", "udp:*:0", "unix:", "unix:@", "[::1]", "a:b", "a:0" };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_LT(rv_addr_read(bad[i], false, &a), 0);
+        CHECK_MEM_EQ(&a, &before, sizeof a);
+    }
+}
+
+/* ---- back to words --------------------------------------------------------------------------- */
+
+TEST(every_address_comes_back_as_it_was_written)
+{
+    static const char *const texts[] = { "127.0.0.1:80",          "0.0.0.0:0",  "[::]:0",
+                                         "[fe80::1%4000000]:443", "unix:/a b",  "unix:@x",
+                                         "[2001:db8::7]:65535",   "unix:rel/x", "unix:~" };
+    char words[128];
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct rv_addr a;
+        CHECK_OK(rv_addr_read(texts[i], true, &a));
+        size_t len = strlen(texts[i]);
+        const struct sockaddr *to = (const struct sockaddr *)&a.to;
+        CHECK_EQ(rv_addr_text(to, a.len, words, sizeof words), len);
+        CHECK_STR_EQ(words, texts[i]);
+        CHECK_EQ(rv_addr_text(to, a.len, words, len + 1), len);
+        memset(words, 0x5a, sizeof words);
+        CHECK_EQ(rv_addr_text(to, a.len, words, len), -ENOSPC);
+        CHECK_EQ(words[0], 0x5a);
+    }
+}
+
+TEST(addresses_that_are_none_have_no_words)
+{
+    struct sockaddr_storage a = { .ss_family = AF_NETLINK };
+    struct sockaddr *any = (struct sockaddr *)&a;
+    struct sockaddr_un *un = (struct sockaddr_un *)&a;
+    char words[128];
+    CHECK_EQ(rv_addr_text(any, sizeof a, words, sizeof words), -EAFNOSUPPORT);
+    a.ss_family = AF_INET;
+    CHECK_EQ(rv_addr_text(any, sizeof(struct sockaddr_in) - 1, words, sizeof words), -EINVAL);
+    a.ss_family = AF_INET6;
+    CHECK_EQ(rv_addr_text(any, sizeof(struct sockaddr_in6) - 1, words, sizeof words), -EINVAL);
+    CHECK_EQ(rv_addr_text(any, 0, words, sizeof words), -EINVAL);
+    CHECK_EQ(rv_addr_text(any, 1, words, sizeof words), -EINVAL);
+    a.ss_family = AF_UNIX;
+    CHECK_EQ(rv_addr_text(any, sizeof *un + 1, words, sizeof words), -EINVAL);
+    CHECK_OK(rv_addr_text(any, sizeof(sa_family_t), words, sizeof words));
+    CHECK_STR_EQ(words, "unix:");
+    memset(un->sun_path, 'x', sizeof un->sun_path); /* the kernel does without the 0 */
+    CHECK_EQ(rv_addr_text(any, sizeof *un, words, sizeof words), 5 + sizeof un->sun_path);
+    memcpy(un->sun_path, "\0a\0\nb", 5);
+    CHECK_OK(rv_addr_text(any, offsetof(struct sockaddr_un, sun_path) + 5, words, sizeof words));
+    CHECK_STR_EQ(words, "unix:@a??b");
 }

@@ -5,6 +5,7 @@
 #define CHECK_MAIN
 #include "tests/check.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 
 #include "io/fdtab.h"
@@ -314,6 +315,285 @@ TEST(an_op_on_a_number_that_changed_hands_disturbs_nobody)
     RUN(abandoned, .workers = 1);
 }
 
+/* ---- orphans --------------------------------------------------------------------------------- */
+
+static int orphaned(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    int orphans = 0, workers = (int)my_io()->io->sched->nworkers;
+    rv_fd_check_switch(false);
+    for (int i = 0; i < 100; i++) {
+        char text[32], buf[64];
+        struct reading r = { .fd = p.fd };
+        reeve_task *t = NULL;
+        int peer = peer_connect(p.listener);
+        CHECK_EQ(reeve_read(p.fd, buf, 1, REEVE_POLL), -ETIMEDOUT); /* the kernel receives ahead */
+        if (i % 3 == 0) { /* somebody waits for it, too */
+            CHECK_EQ(reeve_spawn(&t, read_some, &r, .worker = 1 + i % workers), 0);
+            await_waiter(p.fd, A_READER);
+        }
+        close(p.fd);
+        if (i % 2)
+            CHECK_EQ(reeve_sleep(0), 0);
+        int fd = (int)CHECK_OK(reeve_accept(p.listener, LONG));
+        orphans += fd == p.fd;
+        snprintf(text, sizeof text, "mine %d", i);
+        peer_send(p.peer, "the old one's", 13); /* it has no end yet: the kernel still listens */
+        peer_send(peer, text, strlen(text));
+        CHECK_EQ(reeve_read(fd, buf, sizeof buf, LONG), (ssize_t)strlen(text));
+        CHECK_MEM_EQ(buf, text, strlen(text));
+        CHECK_EQ(reeve_read(fd, buf, sizeof buf, REEVE_POLL), -ETIMEDOUT);
+        CHECK_EQ(reeve_write(fd, "yours", 5, LONG), 5);
+        CHECK_EQ(recv(peer, buf, 5, MSG_WAITALL), 5);
+        if (t && fd == p.fd) {
+            CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+            CHECK_EQ(r.result, -ECANCELED);
+        }
+        while (recv(p.peer, buf, sizeof buf, MSG_DONTWAIT) < 0 && errno == EAGAIN)
+            CHECK_EQ(reeve_sleep(0), 0); /* until the last use of the old socket has ended */
+        close(p.peer);
+        p.fd = fd;
+        p.peer = peer;
+    }
+    CHECK_EQ(orphans, 100);
+    pair_close(&p);
+    rv_fd_check_switch(true);
+    return 0;
+}
+
+TEST(a_number_closed_behind_our_back_and_made_again_never_sees_the_old_data)
+{
+    RUN(orphaned, .workers = 1);
+    RUN(orphaned, .workers = 2);
+}
+
+/* ---- to and from elsewhere ------------------------------------------------------------------- */
+
+static void foreign_pair(int ends[2])
+{
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+}
+
+static int adopts(void *arg)
+{
+    (void)arg;
+    int ends[2];
+    struct reeve_buf *b = NULL;
+    foreign_pair(ends);
+    CHECK_EQ(reeve_adopt(ends[0]), 0);
+    CHECK_EQ(reeve_adopt(ends[0]), -EEXIST);
+    peer_send(ends[1], "hello", 5);
+    CHECK_EQ(reeve_buf_recv(ends[0], &b, LONG), 5);
+    CHECK_EQ(reeve_buf_send(ends[0], b, LONG), 5);
+    CHECK(rv_fd_slot(ends[0])->stream != NULL);
+    char buf[8];
+    CHECK_EQ(recv(ends[1], buf, sizeof buf, 0), 5);
+    CHECK_EQ(reeve_close(ends[0]), 0);
+    CHECK_EQ(recv(ends[1], buf, sizeof buf, 0), 0);
+    close(ends[1]);
+    return 0;
+}
+
+TEST(an_adopted_socket_is_read_ahead_and_closed_like_one_of_ours)
+{
+    RUN(adopts, .workers = 1);
+    RUN(adopts, .workers = 2);
+}
+
+static int refuses(void *arg)
+{
+    (void)arg;
+    int ends[2];
+    CHECK_EQ(reeve_adopt(-1), -EBADF);
+    CHECK_EQ(reeve_adopt(INT_MAX), -EBADF);
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    CHECK_EQ(reeve_adopt(ends[0]), -ENOTSOCK);
+    close(ends[0]);
+    CHECK_EQ(reeve_adopt(ends[0]), -EBADF);
+    close(ends[1]);
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    CHECK_EQ(reeve_adopt(ends[0]), -EPROTOTYPE);
+    close(ends[0]);
+    close(ends[1]);
+    foreign_pair(ends);
+    struct reading r = { .fd = ends[0] };
+    reeve_task *t;
+    CHECK_EQ(reeve_spawn(&t, read_some, &r), 0);
+    await_waiter(ends[0], AN_OP);
+    CHECK_EQ(reeve_adopt(ends[0]), -EBUSY);
+    peer_send(ends[1], "x", 1);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(r.result, 1);
+    CHECK_EQ(reeve_adopt(ends[0]), 0);
+    struct pair p = pair_make();
+    CHECK_EQ(reeve_adopt(p.fd), -EEXIST);
+    CHECK_EQ(reeve_adopt(p.listener), -EEXIST);
+    pair_close(&p);
+    CHECK_EQ(reeve_close(ends[0]), 0);
+    close(ends[1]);
+    return 0;
+}
+
+TEST(what_cannot_be_adopted_is_told_why)
+{
+    RUN(refuses, .workers = 1);
+}
+
+TEST(adopting_needs_no_runtime)
+{
+    int ends[2];
+    foreign_pair(ends);
+    CHECK_EQ(reeve_adopt(ends[0]), 0);
+    CHECK_EQ(reeve_adopt(ends[0]), -EEXIST);
+    CHECK_EQ(reeve_close(ends[0]), 0);
+    close(ends[1]);
+}
+
+static int releases(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    char buf[16];
+    for (int i = 0; i < 50; i++) { /* there and back, with and without a stream in flight */
+        if (i % 2)
+            CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, REEVE_POLL), -ETIMEDOUT);
+        CHECK_EQ(reeve_fd_release(p.fd, i % 3 ? LONG : REEVE_POLL), 0);
+        CHECK(!rv_fd_slot(p.fd)->stream);
+        CHECK_EQ(rv_load_relaxed(&rv_fd_slot(p.fd)->word) & UINT32_MAX, 0);
+        peer_send(p.peer, "plain", 5);
+        CHECK_EQ(recv(p.fd, buf, sizeof buf, 0), 5); /* by system calls, at once */
+        CHECK_EQ(reeve_fd_release(p.fd, LONG), 0);
+        CHECK_EQ(reeve_adopt(p.fd), 0);
+        peer_send(p.peer, "ours", 4);
+        read_exactly(p.fd, buf, 4);
+        CHECK_MEM_EQ(buf, "ours", 4);
+    }
+    CHECK_EQ(reeve_fd_release(p.fd, LONG), 0);
+    CHECK_EQ(reeve_fd_release(p.listener, LONG), 0);
+    close(p.fd);
+    CHECK_EQ(reeve_fd_release(p.fd, LONG), -EBADF);
+    CHECK_EQ(reeve_fd_release(-1, LONG), -EBADF);
+    CHECK_EQ(reeve_adopt(p.listener), 0);
+    p.fd = -1;
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_released_socket_is_a_plain_one_and_may_be_adopted_again)
+{
+    RUN(releases, .workers = 1);
+    RUN(releases, .workers = 2);
+}
+
+static int release_busy(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct reading r = { .fd = p.fd };
+    reeve_task *t;
+    char c;
+    CHECK_EQ(reeve_spawn(&t, read_some, &r), 0);
+    await_waiter(p.fd, A_READER);
+    CHECK_EQ(reeve_fd_release(p.fd, LONG), -EBUSY); /* a reader waits */
+    peer_send(p.peer, "for it", 6);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(r.result, 6);
+    peer_send(p.peer, "unread", 6);
+    CHECK_EQ(reeve_read(p.fd, &c, 1, LONG), 1);
+    CHECK_EQ(reeve_fd_release(p.fd, LONG), -EBUSY);
+    read_exactly(p.fd, r.buf, 5);
+    CHECK_MEM_EQ(r.buf, "nread", 5);
+    CHECK_EQ(reeve_fd_release(p.fd, LONG), 0);
+    struct reading w = { .fd = p.listener };
+    CHECK_EQ(reeve_spawn(&t, accept_one, &w), 0);
+    await_waiter(p.listener, AN_OP);
+    CHECK_EQ(reeve_fd_release(p.listener, LONG), -EBUSY); /* an op is in flight */
+    reeve_cancel(t);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    close(p.fd);
+    p.fd = -1;
+    pair_close(&p);
+    return 0;
+}
+
+TEST(what_is_in_use_or_unread_is_not_released)
+{
+    RUN(release_busy, .workers = 1);
+    RUN(release_busy, .workers = 2);
+}
+
+static int release_it(void *arg)
+{
+    struct reading *r = arg;
+    r->result = reeve_fd_release(r->fd, LONG);
+    return 0;
+}
+
+/* A release against a close, a reader and data, on every worker: one of them wins, and what came is
+ * in the socket or was read. */
+static int release_race(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    char buf[8];
+    for (int i = 0; i < 300; i++) {
+        struct reading r = { .fd = p.fd }, l = { .fd = p.fd };
+        struct reeve_group g = { 0 };
+        CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, REEVE_POLL), -ETIMEDOUT);
+        CHECK_EQ(reeve_spawn(NULL, release_it, &l, .group = &g, .worker = 1 + i % 2), 0);
+        if (i % 3 == 0)
+            CHECK_EQ(reeve_sleep(0), 0);
+        CHECK_EQ(reeve_spawn(NULL, read_some, &r, .group = &g, .worker = 1 + i / 2 % 2), 0);
+        peer_send(p.peer, "data", 4);
+        CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+        CHECK(l.result == 0 || l.result == -EBUSY);
+        CHECK(r.result == 4 || r.result == -EBUSY);
+        if (r.result == -EBUSY && l.result == 0)
+            CHECK_EQ(recv(p.fd, buf, sizeof buf, MSG_DONTWAIT), 4);
+        else if (r.result == -EBUSY)
+            read_exactly(p.fd, buf, 4);
+        if (l.result == 0)
+            CHECK_EQ(reeve_adopt(p.fd), 0);
+    }
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_release_may_race_with_reads_and_loses_nothing)
+{
+    RUN(release_race, .workers = 2);
+}
+
+static int release_and_close(void *arg)
+{
+    (void)arg;
+    int listener = (int)CHECK_OK(reeve_listen("127.0.0.1:0", 0));
+    for (int i = 0; i < 200; i++) {
+        int peer = peer_connect(listener);
+        int fd = (int)CHECK_OK(reeve_accept(listener, LONG));
+        struct reading l = { .fd = fd };
+        struct reeve_group g = { 0 };
+        char c;
+        CHECK_EQ(reeve_read(fd, &c, 1, REEVE_POLL), -ETIMEDOUT);
+        CHECK_EQ(reeve_spawn(NULL, release_it, &l, .group = &g, .worker = 1 + i % 2), 0);
+        if (i % 3 == 0)
+            CHECK_EQ(reeve_sleep(0), 0);
+        CHECK_EQ(reeve_spawn(NULL, close_it, &fd, .group = &g, .worker = 1 + i / 2 % 2), 0);
+        CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+        CHECK(l.result == 0 || l.result == -ECANCELED || l.result == -EBADF);
+        await_closed(fd);
+        close(peer);
+    }
+    CHECK_EQ(reeve_close(listener), 0);
+    return 0;
+}
+
+TEST(a_release_may_race_with_a_close)
+{
+    RUN(release_and_close, .workers = 2);
+}
+
 #ifdef RV_DEBUG
 static const bool debug = true;
 #else
@@ -384,4 +664,60 @@ TEST(a_connection_outlives_its_runtime_and_goes_on_in_the_next)
     CHECK_EQ(reeve_close(left_open), 0);
     CHECK(!is_open(left_open));
     close(peer);
+}
+
+/* ---- two runtimes ---------------------------------------------------------------------------- */
+
+static int two_fd, two_peer, two_listener;
+
+static int open_two(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    char c;
+    CHECK_EQ(reeve_read(p.fd, &c, 1, REEVE_POLL), -ETIMEDOUT); /* the stream lives here */
+    two_fd = p.fd;
+    two_peer = p.peer;
+    two_listener = p.listener;
+    return 0;
+}
+
+static int read_two(void *arg)
+{
+    (void)arg;
+    char buf[8];
+    CHECK_EQ(reeve_read(two_fd, buf, sizeof buf, LONG), 5);
+    CHECK_MEM_EQ(buf, "hello", 5);
+    return 0;
+}
+
+static void *wait_in_another(void *arg)
+{
+    CHECK_EQ(reeve_call(arg, read_two, NULL, LONG), 0);
+    return NULL;
+}
+
+TEST(a_reader_goes_on_when_the_runtime_of_its_stream_ends)
+{
+    uring_or_skip();
+    for (int i = 0; i < 10; i++) {
+        reeve *home, *other;
+        pthread_t thread;
+        CHECK_EQ(reeve_create(&home, &(struct reeve_opts){ .workers = 1 }), 0);
+        CHECK_EQ(reeve_create(&other, &(struct reeve_opts){ .workers = 1 }), 0);
+        CHECK_EQ(reeve_call(home, open_two, NULL, LONG), 0);
+        CHECK_EQ(pthread_create(&thread, NULL, wait_in_another, other), 0);
+        struct rv_fd *f = rv_fd_slot(two_fd);
+        while (!rv_load_relaxed(&f->reader))
+            sched_yield();
+        CHECK_EQ(reeve_shutdown(home, LONG), 0);
+        reeve_destroy(home);
+        peer_send(two_peer, "hello", 5);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        CHECK_EQ(reeve_shutdown(other, LONG), 0);
+        reeve_destroy(other);
+        CHECK_EQ(reeve_close(two_fd), 0);
+        CHECK_EQ(reeve_close(two_listener), 0);
+        close(two_peer);
+    }
 }

@@ -9,10 +9,14 @@
 #include <sys/mman.h>
 
 #include "io/fdtab.h"
+#include "io/rw.h"
 #include "tests/io/pair.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
+
+enum { ABYSS = 32 << 20 };
+static char abyss[ABYSS]; /* more than any peer takes that does not read */
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
@@ -127,6 +131,225 @@ TEST(the_bytes_of_each_write_stay_together)
     RUN(together, .workers = 2);
 }
 
+/* ---- together -------------------------------------------------------------------------------- */
+
+enum { QUEUED = 20, STUCK = 4 << 20 };
+
+/* The first writer is stuck; the others queue. Then the peer reads all. */
+static int coalesced(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct writing first = { p.fd, '*', STUCK, 0, LONG }, w[QUEUED];
+    struct reeve_group g = { 0 };
+    reeve_task *t;
+    CHECK_EQ(reeve_spawn(&t, write_letters, &first), 0);
+    await_waiter(p.fd, AN_OP);
+    for (int i = 0; i < QUEUED; i++) {
+        w[i] = (struct writing){ p.fd, (char)('a' + i), (size_t)(100 + i), 0, LONG };
+        CHECK_EQ(reeve_spawn(NULL, write_letters, &w[i], .group = &g), 0);
+        await_waiter(p.fd, A_TURN);
+    }
+    for (int i = 0; i < 100; i++)
+        CHECK_EQ(reeve_sleep(0), 0);
+    uint64_t before = COUNTER(ops);
+    static char buf[65536];
+    size_t total = STUCK, got = 0;
+    for (int i = 0; i < QUEUED; i++)
+        total += w[i].len;
+    size_t seen[256] = { 0 };
+    char now = '*';
+    while (got < total) {
+        ssize_t n = recv(p.peer, buf, sizeof buf, MSG_DONTWAIT);
+        for (ssize_t i = 0; i < n; i++) {
+            if (buf[i] != now) /* in their order, and whole */
+                CHECK_EQ(seen[(unsigned char)now], now == '*' ? STUCK : w[now - 'a'].len);
+            now = buf[i];
+            seen[(unsigned char)now]++;
+        }
+        got += n > 0 ? (size_t)n : 0;
+        CHECK_EQ(reeve_sleep(0), 0);
+    }
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+    CHECK_EQ(first.result, STUCK);
+    for (int i = 0; i < QUEUED; i++) {
+        CHECK_EQ(w[i].result, (ssize_t)w[i].len);
+        CHECK_EQ(seen['a' + i], w[i].len);
+    }
+    CHECK_LE(COUNTER(ops) - before, 12); /* far fewer than there were writes */
+    pair_close(&p);
+    return 0;
+}
+
+TEST(queued_writes_go_out_together_and_each_is_told_its_own_result)
+{
+    RUN(coalesced, .workers = 1);
+    RUN(coalesced, .workers = 2);
+}
+
+/* A connection into which not one byte more fits until the peer reads. */
+static struct pair full_pair(void)
+{
+    struct pair p = pair_make(); /* of TCP, whose buffers grow: only its listener is used */
+    int ends[2];
+    CHECK_EQ(reeve_close(p.fd), 0);
+    close(p.peer);
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    CHECK_EQ(reeve_adopt(ends[0]), 0);
+    p.fd = ends[0];
+    p.peer = ends[1];
+    while (send(p.fd, abyss, 65536, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        ;
+    return p;
+}
+
+/* Taken along by a request that is stuck, one leaves at its own deadline, one is cancelled; the
+ * others come through. */
+static int leave_early(void *arg)
+{
+    (void)arg;
+    struct pair p = full_pair();
+    struct rv_writer turn;
+    CHECK_EQ(rv_writer_begin(my_io(), p.fd, INT64_MAX, &turn), 0);
+    struct writing w[5];
+    reeve_task *t[5];
+    for (int i = 0; i < 5; i++) {
+        w[i] = (struct writing){ p.fd, (char)('a' + i), 1000, 0, LONG };
+        w[i].until = i == 2 ? reeve_in(50 * REEVE_MS) : LONG;
+        CHECK_EQ(reeve_spawn(&t[i], write_letters, &w[i]), 0);
+        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+    }
+    CHECK_EQ(rv_writer_end(my_io(), &turn), false); /* the first takes the others along */
+    await_waiter(p.fd, AN_OP);
+    CHECK_EQ(reeve_join(t[2], NULL, LONG), 0);
+    CHECK_EQ(w[2].result, -ETIMEDOUT);
+    reeve_cancel(t[3]);
+    CHECK_EQ(reeve_join(t[3], NULL, LONG), 0);
+    CHECK_EQ(w[3].result, -ECANCELED);
+    static char buf[65536];
+    size_t seen[256] = { 0 };
+    while (seen['a'] + seen['b'] + seen['e'] < 3000) {
+        ssize_t n = recv(p.peer, buf, sizeof buf, MSG_DONTWAIT);
+        for (ssize_t i = 0; i < n; i++)
+            seen[(unsigned char)buf[i]]++;
+        CHECK_EQ(reeve_sleep(0), 0);
+    }
+    for (int i = 0; i < 5; i++) {
+        CHECK_EQ(seen['a' + i], i == 2 || i == 3 ? 0 : 1000);
+        if (i == 2 || i == 3)
+            continue;
+        CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
+        CHECK_EQ(w[i].result, 1000);
+    }
+    pair_close(&p);
+    return 0;
+}
+
+TEST(who_was_taken_along_leaves_at_his_deadline_and_the_others_get_on)
+{
+    RUN(leave_early, .workers = 1);
+    RUN(leave_early, .workers = 2);
+}
+
+static int closed_together(void *arg)
+{
+    (void)arg;
+    struct pair p = full_pair();
+    struct rv_writer turn;
+    struct writing w[5];
+    struct reeve_group g = { 0 };
+    CHECK_EQ(rv_writer_begin(my_io(), p.fd, INT64_MAX, &turn), 0);
+    for (int i = 0; i < 5; i++) {
+        w[i] = (struct writing){ p.fd, (char)('a' + i), 1000, 0, LONG };
+        CHECK_EQ(reeve_spawn(NULL, write_letters, &w[i], .group = &g), 0);
+        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+    }
+    CHECK_EQ(rv_writer_end(my_io(), &turn), false);
+    await_waiter(p.fd, AN_OP);
+    CHECK_EQ(reeve_close(p.fd), 0);
+    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+    for (int i = 0; i < 5; i++)
+        CHECK_EQ(w[i].result, -ECANCELED);
+    await_closed(p.fd);
+    p.fd = -1;
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_close_ends_those_who_are_on_their_way_together)
+{
+    RUN(closed_together, .workers = 1);
+    RUN(closed_together, .workers = 2);
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+enum { PIECES = 150 };
+
+static size_t cut(struct iovec piece[PIECES], unsigned char *data)
+{
+    size_t at = 0;
+    unsigned seed = 7;
+    for (int i = 0; i < PIECES; i++) {
+        size_t n = (size_t)rand_r(&seed) % (i % 10 == 3 ? 40000 : 50); /* some are empty */
+        piece[i] = (struct iovec){ data + at, n };
+        at += n;
+    }
+    fill_pattern(data, at, 0);
+    return at;
+}
+
+static int in_pieces(void *arg)
+{
+    (void)arg;
+    static unsigned char data[PIECES * 40000];
+    struct iovec piece[PIECES], was[PIECES];
+    size_t total = cut(piece, data);
+    struct pair p = pair_make();
+    struct receiver r = { .fd = p.peer };
+    pthread_t thread;
+    memcpy(was, piece, sizeof was);
+    CHECK_EQ(pthread_create(&thread, NULL, receive_pattern, &r), 0);
+    CHECK_EQ(rv_send_iov(my_io(), p.fd, INT64_MAX, piece, PIECES), (ssize_t)total);
+    CHECK_MEM_EQ(was, piece, sizeof was);
+    CHECK_EQ(rv_send_iov(my_io(), p.fd, INT64_MAX, piece, 0), 0);
+    CHECK_EQ(shutdown(p.fd, SHUT_WR), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(r.total, total);
+    CHECK_EQ(rv_send_iov(my_io(), p.fd, INT64_MAX, piece, PIECES), -EPIPE);
+    CHECK_EQ(rv_send_iov(my_io(), -1, INT64_MAX, piece, PIECES), -EBADF);
+    pair_close(&p);
+
+    int fd = memfd_create("pieces", MFD_CLOEXEC);
+    CHECK_EQ(rv_send_iov(my_io(), fd, INT64_MAX, piece, PIECES), (ssize_t)total);
+    static unsigned char back[PIECES * 40000];
+    CHECK_EQ(pread(fd, back, sizeof back, 0), (ssize_t)total);
+    check_pattern(back, total, 0);
+    close(fd);
+    return 0;
+}
+
+TEST(any_number_of_pieces_is_sent_as_one)
+{
+    RUN(in_pieces, .workers = 1);
+}
+
+static int stuck_pieces(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct iovec piece[2] = { { abyss, sizeof abyss }, { abyss, 1 } };
+    CHECK_EQ(rv_send_iov(my_io(), p.fd, reeve_in(20 * REEVE_MS), piece, 2), -ETIMEDOUT);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(pieces_for_a_peer_that_never_reads_time_out)
+{
+    RUN(stuck_pieces, .workers = 1);
+}
+
 /* ---- peers that do not read ------------------------------------------------------------------ */
 
 static int stuck(void *arg)
@@ -179,9 +402,6 @@ TEST(a_write_to_a_peer_that_never_reads_times_out)
 {
     RUN(slow, .workers = 1);
 }
-
-enum { ABYSS = 32 << 20 };
-static char abyss[ABYSS]; /* more than any peer takes that does not read */
 
 static RV_ATOMIC(int) begun;
 

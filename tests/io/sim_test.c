@@ -4,6 +4,7 @@
  */
 #define CHECK_MAIN
 #include "tests/io/sim_echo.h"
+#include "tests/io/sim_files.h"
 #include "tests/io/sim_sink.h"
 #include "tests/io/sim_tasks.h"
 
@@ -70,6 +71,21 @@ TEST(starving_streams_may_be_left_and_cancelled)
     struct rv_sim_result sum;
     if (seeds_all(300, sink_run_wild, &sum))
         CHECK_GT(sum.seen.cancels_won, 0);
+}
+
+TEST(what_a_log_has_promised_stands_in_its_file)
+{
+    struct rv_sim_result sum;
+    seeds_all(200, files_run_quiet, &sum);
+}
+
+TEST(disks_that_fail_take_nothing_back)
+{
+    struct rv_sim_result sum;
+    if (!seeds_all(400, files_run_wild, &sum))
+        return;
+    CHECK_GT(sum.seen.faults, 0);
+    CHECK_GT(sum.seen.cancels_lost, 0); /* a disk cannot be told to stop */
 }
 
 /* ---- the simulation itself ------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include "io/fdtab.h"
+#include "io/stream.h"
 #include "tests/io/pair.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
@@ -568,6 +569,326 @@ TEST(a_reader_on_another_worker_than_the_stream_is_not_stuck_either)
     RUN(pinned, .workers = 2, .bufs = 1);
 }
 
+/* ---- leases that stay away ------------------------------------------------------------------- */
+
+enum { GROUP = 8 };
+
+/* All buffers of the group, held by the program. */
+static void hold_all(struct pair *p, struct reeve_buf *held[GROUP])
+{
+    for (int i = 0; i < GROUP; i++) {
+        peer_send(p->peer, "held", 4);
+        CHECK_EQ(reeve_buf_recv(p->fd, &held[i], LONG), 4);
+    }
+    CHECK_EQ(my_io()->group.free, 0);
+}
+
+static void give_all(struct reeve_buf *held[GROUP])
+{
+    for (int i = 0; i < GROUP; i++)
+        reeve_buf_return(held[i]);
+}
+
+/* The first message may wait for a tenth of a second or two; if each did, this would take a minute
+ * and more. */
+static int reads_on(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make(), q = pair_make();
+    struct reeve_buf *held[GROUP], *b = NULL;
+    struct rv_io *io = my_io()->io;
+    reeve_time until = reeve_in(30 * REEVE_SEC);
+    hold_all(&p, held);
+    for (int i = 0; i < 600; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "message %d", i);
+        peer_send(q.peer, text, strlen(text));
+        if (i % 2) {
+            CHECK_EQ(reeve_buf_recv(q.fd, &b, until), (ssize_t)strlen(text));
+            CHECK_MEM_EQ(b->data, text, strlen(text));
+            reeve_buf_return(b);
+        } else {
+            char back[32];
+            CHECK_EQ(reeve_read(q.fd, back, sizeof back, until), (ssize_t)strlen(text));
+            CHECK_MEM_EQ(back, text, strlen(text));
+        }
+    }
+    CHECK_GE(COUNTER(borrowed), 590);
+    CHECK_EQ(io->borrow.extra, 0);
+    give_all(held);
+    uint64_t borrowed = COUNTER(borrowed);
+    char c;
+    CHECK_EQ(reeve_read(q.fd, &c, 1, REEVE_POLL), -ETIMEDOUT);
+    for (int i = 0; i < 20; i++) { /* from the group again */
+        peer_send(q.peer, "x", 1);
+        CHECK_EQ(reeve_read(q.fd, &c, 1, LONG), 1);
+    }
+    CHECK_LE(COUNTER(borrowed), borrowed + 1); /* one may have been on its way */
+    CHECK_EQ(rv_load_relaxed(&my_io()->group.held), 0);
+    pair_close(&p);
+    pair_close(&q);
+    return 0;
+}
+
+TEST(while_a_program_keeps_its_leases_streams_read_on_without_waiting_for_them)
+{
+    RUN(reads_on, .workers = 1, .bufs = GROUP);
+}
+
+/* Readers that wait for silent peers while the group is held. */
+static int silent(void *arg)
+{
+    (void)arg;
+    enum { QUIET = 20 };
+    struct pair p = pair_make(), q[QUIET];
+    struct reeve_buf *held[GROUP];
+    struct reading r[QUIET];
+    struct reeve_group g = { 0 };
+    struct rv_io *io = my_io()->io;
+    hold_all(&p, held);
+    for (int i = 0; i < QUIET; i++) {
+        q[i] = pair_make();
+        r[i] = (struct reading){ .fd = q[i].fd };
+        CHECK_EQ(reeve_spawn(NULL, read_some, &r[i], .group = &g), 0);
+    }
+    while (!rv_load_relaxed(&my_io()->group.held))
+        CHECK_EQ(reeve_sleep(reeve_in(10 * REEVE_MS)), 0);
+    for (int i = 0; i < 20; i++)
+        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+    CHECK_EQ(io->borrow.extra, 0);
+    CHECK_EQ(io->borrow.out, 0);
+    for (int i = 0; i < QUIET; i++)
+        peer_send(q[i].peer, "at last", 7);
+    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+    for (int i = 0; i < QUIET; i++)
+        CHECK_EQ(r[i].result, 7);
+    CHECK_EQ(io->borrow.extra, 0);
+    give_all(held);
+    for (int i = 0; i < QUIET; i++)
+        pair_close(&q[i]);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_silent_connection_costs_no_memory_while_a_group_is_held)
+{
+    RUN(silent, .workers = 1, .bufs = GROUP);
+}
+
+static int bounded(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make(), q = pair_make();
+    struct reeve_buf *held[GROUP], *more[GROUP], *b = NULL;
+    hold_all(&p, held);
+    for (int i = 0; i < GROUP; i++) { /* as many of the heap */
+        peer_send(q.peer, "more", 4);
+        CHECK_EQ(reeve_buf_recv(q.fd, &more[i], LONG), 4);
+    }
+    CHECK_EQ(my_io()->io->borrow.extra, GROUP);
+    peer_send(q.peer, "last", 4);
+    CHECK_EQ(reeve_buf_recv(q.fd, &b, reeve_in(300 * REEVE_MS)), -ETIMEDOUT);
+    CHECK_EQ(my_io()->io->borrow.extra, GROUP);
+    reeve_buf_return(more[0]);
+    CHECK_EQ(reeve_buf_recv(q.fd, &b, LONG), 4);
+    CHECK_MEM_EQ(b->data, "last", 4);
+    reeve_buf_return(b);
+    for (int i = 1; i < GROUP; i++)
+        reeve_buf_return(more[i]);
+    CHECK_EQ(my_io()->io->borrow.extra, 0);
+    give_all(held);
+    pair_close(&p);
+    pair_close(&q);
+    return 0;
+}
+
+TEST(leases_of_the_heap_are_bounded_and_then_the_data_waits_in_the_kernel)
+{
+    RUN(bounded, .workers = 1, .bufs = GROUP);
+}
+
+static int close_held(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct reeve_buf *held[GROUP];
+    struct rv_hold hold;
+    hold_all(&p, held);
+    for (int i = 0; i < 12; i++) { /* in whatever state the relief is */
+        struct pair q = pair_make();
+        struct reading r = { .fd = q.fd };
+        reeve_task *t;
+        CHECK_EQ(reeve_spawn(&t, read_some, &r), 0);
+        await_waiter(q.fd, A_READER);
+        if (i % 3)
+            CHECK_EQ(reeve_sleep(reeve_in(i % 3 * 90 * REEVE_MS)), 0);
+        if (i % 4 == 0)
+            peer_send(q.peer, "x", 1);
+        if (i % 2) {
+            reeve_cancel(t);
+            CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+            CHECK_EQ(rv_stream_hold(my_io(), q.fd, INT64_MAX, &hold), 0);
+            rv_stream_let_go(my_io(), &hold);
+        } else {
+            CHECK_EQ(reeve_close(q.fd), 0);
+            CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+            CHECK(r.result == -ECANCELED || r.result == 1);
+            await_closed(q.fd);
+            q.fd = -1;
+        }
+        pair_close(&q);
+    }
+    give_all(held);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_stream_in_relief_can_be_closed_left_and_held)
+{
+    RUN(close_held, .workers = 1, .bufs = GROUP);
+}
+
+/* ---- those who never read -------------------------------------------------------------------- */
+
+enum { DEAF = 24 };
+
+/* Everybody sends what fits. Whether anything did. */
+static bool send_all_deaf(struct pair p[DEAF])
+{
+    static char much[1 << 14];
+    bool any = false;
+    for (int i = 0; i < DEAF; i++)
+        any |= send(p[i].peer, much, sizeof much, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+    return any;
+}
+
+static int deaf(void *arg)
+{
+    (void)arg;
+    struct pair p[DEAF], q = pair_make();
+    struct rv_io *io = my_io()->io;
+    char c, back[8];
+    int small = 1 << 13, stopped = 0;
+    for (int i = 0; i < DEAF; i++) {
+        p[i] = pair_make();
+        CHECK_EQ(setsockopt(p[i].peer, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+        CHECK_EQ(setsockopt(p[i].fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+        CHECK_EQ(reeve_read(p[i].fd, &c, 1, REEVE_POLL), -ETIMEDOUT); /* armed, then forgotten */
+    }
+    for (int round = 0; stopped < 20; round++) {
+        stopped = send_all_deaf(p) ? 0 : stopped + 1; /* in the end every writer is stopped */
+        CHECK_LT(round, 3000);
+        peer_send(q.peer, "ping", 4);
+        read_exactly(q.fd, back, 4); /* who reads is served all the same */
+        CHECK_EQ(reeve_write(q.fd, "pong", 4, LONG), 4);
+        CHECK_EQ(recv(q.peer, back, 4, MSG_WAITALL), 4);
+    }
+    uint64_t bytes = 0, bufs = 0;
+    for (int i = 0; i < DEAF; i++) {
+        const struct rv_fd *f = rv_fd_slot(p[i].fd);
+        CHECK_LE(f->unread_bytes, io->stream_bytes_max + 2 * io->buf_bytes);
+        bytes += f->unread_bytes;
+        bufs += f->unread_bufs;
+    }
+    CHECK_LE(bufs, 64);
+    CHECK_LE(io->borrow.extra, 1); /* nothing for them from the heap */
+    CHECK_GT(bytes, 0);
+    for (int i = 0; i < DEAF; i++)
+        pair_close(&p[i]);
+    CHECK_EQ(io->borrow.extra, 0);
+    pair_close(&q);
+    return 0;
+}
+
+TEST(connections_that_are_never_read_cost_their_watermark_and_stop_nobody)
+{
+    RUN(deaf, .workers = 1, .bufs = 64, .buf_bytes = 4096);
+}
+
+/* ---- the way around -------------------------------------------------------------------------- */
+
+static int held_stream(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct rv_hold hold;
+    struct rv_lease *l = NULL;
+    char buf[16];
+    for (int i = 0; i < 50; i++) {
+        peer_send(p.peer, "ahead", 5);
+        CHECK_EQ(reeve_read(p.fd, buf, 1, LONG), 1);
+        CHECK_EQ(rv_stream_release(my_io(), p.fd, INT64_MAX, &hold), -EBUSY);
+        CHECK_EQ(rv_stream_hold(my_io(), p.fd, i % 2 ? INT64_MAX : REEVE_POLL, &hold), 0);
+        CHECK(!rv_fd_slot(p.fd)->stream);
+        peer_send(p.peer, "in it", 5);
+        CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, LONG), -EBUSY);
+        CHECK_EQ(rv_stream_hold(my_io(), p.fd, INT64_MAX, &hold), -EBUSY);
+        CHECK_EQ(rv_stream_unread(&hold, &l), 4);
+        CHECK_MEM_EQ(l->pub.data, "head", 4);
+        l->pub.data++;
+        l->pub.len--;
+        rv_stream_put_back(my_io(), &hold, l);
+        CHECK_EQ(rv_stream_unread(&hold, &l), 3);
+        CHECK_MEM_EQ(l->pub.data, "ead", 3);
+        rv_lease_return(my_io(), l);
+        CHECK_EQ(rv_stream_unread(&hold, &l), -EAGAIN);
+        CHECK_EQ(recv(p.fd, buf, sizeof buf, MSG_DONTWAIT), 5);
+        CHECK_MEM_EQ(buf, "in it", 5);
+        rv_stream_let_go(my_io(), &hold);
+    }
+    CHECK_EQ(shutdown(p.peer, SHUT_WR), 0);
+    CHECK_EQ(reeve_read(p.fd, buf, sizeof buf, LONG), 0);
+    CHECK_EQ(rv_stream_hold(my_io(), p.fd, INT64_MAX, &hold), 0);
+    CHECK_EQ(rv_stream_unread(&hold, &l), 0);
+    CHECK_EQ(recv(p.fd, buf, sizeof buf, MSG_DONTWAIT), 0);
+    rv_stream_let_go(my_io(), &hold);
+    int ends[2];
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    CHECK_EQ(rv_stream_hold(my_io(), ends[0], INT64_MAX, &hold), 0); /* nothing to hold */
+    CHECK_EQ(rv_stream_unread(&hold, &l), -EAGAIN);
+    rv_stream_let_go(my_io(), &hold);
+    close(ends[0]);
+    close(ends[1]);
+    CHECK_EQ(rv_stream_hold(my_io(), -1, INT64_MAX, &hold), -EBADF);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(who_holds_a_stream_finds_first_the_leases_then_the_socket)
+{
+    RUN(held_stream, .workers = 1);
+    RUN(held_stream, .workers = 2);
+}
+
+static int close_while_held(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct rv_hold hold;
+    struct rv_lease *l = NULL;
+    char c;
+    peer_send(p.peer, "unread", 6);
+    CHECK_EQ(reeve_read(p.fd, &c, 1, LONG), 1);
+    CHECK_EQ(rv_stream_hold(my_io(), p.fd, INT64_MAX, &hold), 0);
+    CHECK_EQ(rv_stream_unread(&hold, &l), 5);
+    CHECK_EQ(reeve_close(p.fd), 0);
+    CHECK(is_open(p.fd)); /* it stays this socket's until it is let go */
+    rv_stream_put_back(my_io(), &hold, l);
+    CHECK_EQ(rv_stream_unread(&hold, &l), -ECANCELED);
+    rv_stream_let_go(my_io(), &hold);
+    CHECK(!is_open(p.fd));
+    p.fd = -1;
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_held_number_is_not_reused_before_it_is_let_go)
+{
+    RUN(close_while_held, .workers = 1);
+}
+
+/* ---- few buffers ----------------------------------------------------------------------------- */
+
 struct echo {
     int fd, rounds;
 };
@@ -672,4 +993,63 @@ static int closed_starving(void *arg)
 TEST(a_starved_stream_can_be_closed_and_another_goes_on)
 {
     RUN(closed_starving, .workers = 1, .bufs = 2);
+}
+
+/* ---- what a kernel may lack ------------------------------------------------------------------ */
+
+/* Every field of struct rv_caps_off, by its name, and what a runtime says without it. */
+static const struct {
+    const char *name;
+    int says; /* 0: it does without */
+} optional[] = {
+    { "io_uring", -ENOSYS },
+    { "defer_taskrun", 0 },
+    { "single_issuer", 0 },
+    { "taskrun_flag", 0 },
+    { "coop_taskrun", 0 },
+    { "submit_all", 0 },
+    { "registered_ring_fd", 0 },
+    { "no_iowait", 0 },
+    { "abs_timer", 0 },
+    { "buf_ring", -EOPNOTSUPP },
+    { "recv_multishot", -EOPNOTSUPP },
+    { "recv_optlen", 0 },
+    { "accept_multishot", 0 },
+    { "send_msg_ring", 0 },
+    { "clone_buffers", 0 },
+    { "min_timeout", 0 },
+    { "recvsend_bundle", 0 },
+    { "send_zc", 0 },
+    { "waitid", 0 },
+    { "ftruncate", 0 },
+    { "guard_install", 0 },
+    { "rwf_nosignal", 0 },
+};
+_Static_assert(sizeof optional / sizeof *optional == sizeof(struct rv_caps_off) / sizeof(bool),
+               "each capability has its line");
+
+/* A little of everything, on an echo of our own. */
+static int all_kinds(void *arg)
+{
+    receive_all(100000, 0, 5000);
+    CHECK_EQ(polls(arg), 0);
+    CHECK_EQ(times_out(arg), 0);
+    CHECK_EQ(cancelled(arg), 0);
+    return held_stream(arg);
+}
+
+TEST(each_optional_capability_can_be_missing)
+{
+    uring_or_skip();
+    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++) {
+        setenv("REEVE_CAPS_OFF", optional[i].name, 1);
+        for (unsigned workers = 1; workers <= 2; workers++) {
+            int r = reeve_run(all_kinds, NULL, .workers = workers);
+            if (r != optional[i].says)
+                check_failed(__FILE__, __LINE__, "without %s: %d", optional[i].name, r);
+            if (optional[i].says || i % 8 != 3) /* the heavy part, for some of them */
+                continue;
+            CHECK_EQ(reeve_run(starve, NULL, .workers = workers, .bufs = 2), 0);
+        }
+    }
 }

@@ -408,7 +408,8 @@ static void end_wait(struct rv_chan_waiter *n, bool late)
                        late ? RV_TIMED_OUT : RV_CANCELLED, UINT32_MAX));
 }
 
-/* The other side has served the waiter and not yet woken it when something else wants to end the wait. */
+/* The other side has served the waiter and not yet woken it when something else wants to end the
+ * wait. */
 static int serves_then_cancels(void *arg)
 {
     size_t cap = *(size_t *)arg;

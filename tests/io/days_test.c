@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * days_test.c -- bad days on a real ring: every kind of operation fails in every way, operations
+ * are cancelled while they complete and closed while they run, a byte comes at a time.
+ */
+#define CHECK_MAIN
+#include "tests/io/pair.h"
+
+#include <linux/io_uring.h>
+#include <poll.h>
+#include <reeve/fd.h>
+#include <reeve/file.h>
+#include <reeve/socket.h>
+#include <sys/eventfd.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "io/req.h"
+#include "io/ring.h"
+#include "tests/io/scratch.h"
+
+#define LONG reeve_in(20 * REEVE_SEC)
+
+/* ---- completions that say what they like ----------------------------------------------------- */
+
+#define NOP_INJECT_RESULT 1u /* sqe->nop_flags, Linux 6.10: the result is sqe->len */
+
+/* The next operation is not made, and completes with this result. */
+static struct {
+    struct rv_io_driver driver; /* the real one, but for `queue` and `send_now` */
+    const struct rv_io_driver *real;
+    bool armed;
+    struct rv_req nop; /* what is done in its place */
+} inject;
+
+/* The real one writes the request down before it returns, unless its queue is full. */
+static void queue(struct rv_io_worker *iw, struct rv_op *op)
+{
+    if (!inject.armed || op->kind == RV_OPK_NUDGE) {
+        inject.real->queue(iw, op);
+        return;
+    }
+    uint8_t code = op->code;
+    void *addr = op->addr;
+    inject.armed = false;
+    op->code = RV_OP_REQUEST;
+    op->addr = &inject.nop;
+    inject.real->queue(iw, op);
+    op->code = code;
+    op->addr = addr;
+}
+
+static void begin_injecting(void)
+{
+    struct rv_io_worker *iw = my_io();
+    inject.real = iw->driver;
+    inject.driver = *iw->driver;
+    inject.driver.queue = queue;
+    inject.driver.send_now = NULL;
+    iw->driver = &inject.driver;
+}
+
+static void end_injecting(void)
+{
+    my_io()->driver = inject.real;
+}
+
+static void arm(int result)
+{
+    inject.nop = (struct rv_req){ .opcode = IORING_OP_NOP,
+                                  .fd = -1,
+                                  .len = (uint32_t)result,
+                                  .op_flags = NOP_INJECT_RESULT };
+    inject.armed = true;
+}
+
+/* What each kind of call comes to: the call alone, in a state in which it would succeed. */
+struct day {
+    struct pair p;
+    int dgram[2], pipe[2], file, event;
+    unsigned char buf[4096];
+};
+
+static void set_up(struct day *d)
+{
+    d->p = pair_make();
+    CHECK_EQ(reeve_socket_pair(SOCK_DGRAM, d->dgram), 0);
+    CHECK_OK(reeve_pipe(d->pipe, 0));
+    d->file = (int)CHECK_OK(reeve_open(scratch("file"), O_RDWR | O_CREAT | O_TRUNC, 0600, LONG));
+    CHECK_EQ(reeve_pwrite(d->file, d->buf, sizeof d->buf, 0, LONG), sizeof d->buf);
+    d->event = eventfd(1, EFD_CLOEXEC);
+    CHECK_GE(d->event, 0);
+}
+
+static void tear_down(struct day *d)
+{
+    pair_close(&d->p);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(reeve_close(d->dgram[i]), 0);
+        CHECK_EQ(reeve_close(d->pipe[i]), 0);
+    }
+    CHECK_EQ(reeve_close(d->file), 0);
+    close(d->event);
+}
+
+static ssize_t stream_read(struct day *d)
+{
+    CHECK_EQ(send(d->p.peer, "hello", 5, MSG_NOSIGNAL), 5);
+    return reeve_read(d->p.fd, d->buf, sizeof d->buf, LONG);
+}
+
+static ssize_t stream_write(struct day *d)
+{
+    return reeve_write(d->p.fd, d->buf, 1000, LONG);
+}
+
+static ssize_t accept_one(struct day *d)
+{
+    int peer = peer_connect(d->p.listener);
+    int fd = reeve_accept(d->p.listener, LONG);
+    if (fd >= 0)
+        reeve_close(fd);
+    close(peer);
+    return fd;
+}
+
+static ssize_t dial_one(struct day *d)
+{
+    struct sockaddr_in in = address_of(d->p.listener);
+    char text[64];
+    snprintf(text, sizeof text, "127.0.0.1:%d", ntohs(in.sin_port));
+    int fd = reeve_dial(text, LONG);
+    if (fd >= 0)
+        reeve_close(fd);
+    return fd;
+}
+
+static ssize_t pipe_write(struct day *d)
+{
+    return reeve_write(d->pipe[1], d->buf, 10, LONG);
+}
+
+static ssize_t pipe_read(struct day *d)
+{
+    CHECK_EQ(write(d->pipe[1], "12345", 5), 5);
+    return reeve_read(d->pipe[0], d->buf, sizeof d->buf, LONG);
+}
+
+static ssize_t dgram_send(struct day *d)
+{
+    return reeve_sendto(d->dgram[0], d->buf, 10, NULL, 0, LONG);
+}
+
+static ssize_t dgram_recv(struct day *d)
+{
+    CHECK_EQ(send(d->dgram[0], "12345", 5, 0), 5);
+    return reeve_recvfrom(d->dgram[1], d->buf, sizeof d->buf, NULL, NULL, LONG);
+}
+
+static ssize_t file_open(struct day *d)
+{
+    (void)d;
+    int fd = reeve_open(scratch("file"), O_RDONLY, 0, LONG);
+    if (fd >= 0)
+        reeve_close(fd);
+    return fd;
+}
+
+static ssize_t file_read(struct day *d)
+{
+    return reeve_pread(d->file, d->buf, 100, 0, LONG);
+}
+
+static ssize_t file_write(struct day *d)
+{
+    return reeve_pwrite(d->file, d->buf, 100, 0, LONG);
+}
+
+static ssize_t file_sync(struct day *d)
+{
+    return reeve_fdatasync(d->file, LONG);
+}
+
+static ssize_t file_stat(struct day *d)
+{
+    struct statx st;
+    return reeve_fstat(d->file, &st, LONG);
+}
+
+static ssize_t file_rename(struct day *d)
+{
+    (void)d;
+    ssize_t r = reeve_rename(scratch("file"), scratch("file"), LONG);
+    return r;
+}
+
+static ssize_t wait_readable(struct day *d)
+{
+    return reeve_wait_fd(d->event, POLLIN, LONG);
+}
+
+static ssize_t buf_echo(struct day *d)
+{
+    struct reeve_buf *b;
+    CHECK_EQ(send(d->p.peer, "hello", 5, MSG_NOSIGNAL), 5);
+    ssize_t n = reeve_buf_recv(d->p.fd, &b, LONG);
+    return n > 0 ? reeve_buf_send(d->p.fd, b, LONG) : n;
+}
+
+static const struct {
+    const char *name;
+    ssize_t (*call)(struct day *d);
+    bool transfers; /* 0 and less than asked for are results that it may meet */
+} calls[] = {
+    { "read of a stream", stream_read, true },   { "write to a stream", stream_write, true },
+    { "lease there and back", buf_echo, true },  { "accept", accept_one, false },
+    { "dial", dial_one, false },                 { "write to a pipe", pipe_write, true },
+    { "read of a pipe", pipe_read, true },       { "send of a datagram", dgram_send, true },
+    { "receive of a datagram", dgram_recv, true }, { "open", file_open, false },
+    { "pread", file_read, true },                { "pwrite", file_write, true },
+    { "fdatasync", file_sync, false },           { "statx", file_stat, false },
+    { "rename", file_rename, false },            { "poll", wait_readable, false },
+};
+
+static const int results[] = { -ECANCELED, -EINTR,   -ENOMEM, -EAGAIN, 1,       0,      -ECONNRESET,
+                               -EPIPE,     -ENOBUFS, -EMFILE, -EIO,    -EFAULT, -ENOSPC };
+
+static bool is_sane(ssize_t got, int result)
+{
+    if (got >= 0)
+        return true; /* it was tried again, or went on behind what was short */
+    if (result >= 0) /* nothing is no progress, and what is half there is an error */
+        return got == -EIO || got == -EMSGSIZE || got == -EPROTO;
+    return got == result;
+}
+
+static int walks_the_table(void *arg)
+{
+    int met_all = 0, walked = 0;
+    (void)arg;
+    for (size_t c = 0; c < sizeof calls / sizeof *calls; c++)
+        for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+            static struct day d;
+            if (results[i] >= 0 && !calls[c].transfers)
+                continue;
+            set_up(&d);
+            uint64_t retries = COUNTER(retries);
+            begin_injecting();
+            arm(results[i]);
+            ssize_t got = calls[c].call(&d);
+            bool met = !inject.armed;
+            inject.armed = false;
+            walked++;
+            met_all += met;
+            end_injecting();
+            if (!is_sane(got, results[i]))
+                check_failed(__FILE__, __LINE__, "%s, told %d, said %zd", calls[c].name,
+                             results[i], got);
+            if (met && (results[i] == -EINTR || results[i] == -EAGAIN) && got >= 0 &&
+                calls[c].call != stream_read && calls[c].call != buf_echo)
+                CHECK_GT(COUNTER(retries), retries);
+            tear_down(&d);
+        }
+    CHECK_EQ(met_all, walked);
+    /* All is as it was. */
+    static struct day d;
+    set_up(&d);
+    for (size_t c = 0; c < sizeof calls / sizeof *calls; c++)
+        CHECK_OK(calls[c].call(&d));
+    tear_down(&d);
+    return 0;
+}
+
+static bool can_inject(void)
+{
+    struct rv_ring ring;
+    if (rv_ring_init(&ring, 8, 16, 0, NULL) < 0)
+        return false;
+    struct io_uring_sqe *sqe = rv_ring_sqe(&ring);
+    sqe->opcode = IORING_OP_NOP;
+    sqe->fd = -1;
+    sqe->len = (uint32_t)-EIO;
+    sqe->rw_flags = NOP_INJECT_RESULT;
+    struct rv_cqe cqe;
+    CHECK_OK(rv_ring_enter(&ring, 1, 0, RV_RING_FOREVER));
+    bool can = rv_ring_peek(&ring, &cqe, 1) == 1 && cqe.res == -EIO;
+    rv_ring_finish(&ring);
+    return can;
+}
+
+TEST(every_operation_may_fail_in_every_way)
+{
+    uring_or_skip();
+    if (!can_inject())
+        SKIP("this kernel does not complete operations as it is told (Linux 6.10)");
+    RUN(walks_the_table, .workers = 1);
+}
+
+/* ---- completions beyond the queue ------------------------------------------------------------ */
+
+TEST(of_a_hundred_thousand_completions_into_sixteen_places_none_is_lost_and_none_comes_twice)
+{
+    enum { OPS = 100000, BATCH = 100 };
+    static unsigned char seen[OPS];
+    struct rv_ring ring;
+    uring_or_skip();
+    CHECK_OK(rv_ring_init(&ring, 8, 16, IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, NULL));
+    uint32_t made = 0, got = 0;
+    bool overflowed = false;
+    while (got < OPS) {
+        for (uint32_t i = 0; i < BATCH && made < OPS && made - got < 4 * BATCH; i++) {
+            struct io_uring_sqe *sqe = rv_ring_sqe(&ring);
+            if (!sqe) {
+                int r = rv_ring_enter(&ring, 0, 0, RV_RING_NOW);
+                CHECK(r >= 0 || r == -EBUSY);
+                if (r < 0)
+                    break;
+                continue;
+            }
+            sqe->opcode = IORING_OP_NOP;
+            sqe->fd = -1;
+            sqe->user_data = made++;
+        }
+        int r = rv_ring_enter(&ring, made > got, 0, RV_RING_FOREVER);
+        CHECK(r >= 0 || r == -EBUSY);
+        overflowed |= rv_ring_overflowed(&ring);
+        struct rv_cqe cqe[7];
+        for (unsigned i = 0, n = rv_ring_peek(&ring, cqe, 7); i < n; i++, got++) {
+            CHECK_LT(cqe[i].user_data, made);
+            CHECK_EQ(seen[cqe[i].user_data]++, 0);
+        }
+    }
+    CHECK(overflowed);
+    rv_ring_finish(&ring);
+}
+
+/* ---- cancelled while it completes ------------------------------------------------------------ */
+
+enum { CANARY = 0x5a, ROUND = 32 };
+
+struct race {
+    int ends[2];
+    uint32_t rounds, completed, cancelled, timed_out;
+};
+
+struct racer {
+    struct race *race;
+    unsigned char before[32], buf[32], after[32];
+    ssize_t result;
+};
+
+static int reads_with_canaries(void *arg)
+{
+    struct racer *me = arg;
+    me->result = reeve_read(me->race->ends[0], me->buf, sizeof me->buf, LONG);
+    return 0;
+}
+
+static void check_canaries(const struct racer *me)
+{
+    for (size_t i = 0; i < sizeof me->before; i++) {
+        CHECK_EQ(me->before[i], CANARY);
+        CHECK_EQ(me->after[i], CANARY);
+    }
+    for (size_t i = me->result > 0 ? (size_t)me->result : 0; i < sizeof me->buf; i++)
+        CHECK_EQ(me->buf[i], CANARY); /* nothing came in without being told */
+}
+
+/* Each round reads, writes and cancels at about the same time. What was written is read by
+ * somebody, once; and once a read has returned, its memory is written no more. */
+static int races(void *arg)
+{
+    struct race *race = arg;
+    unsigned seed = 7;
+    uint64_t sent = 0, got = 0;
+    static struct racer racer[ROUND];
+    for (uint32_t i = 0; i < race->rounds; i++) {
+        struct racer *me = &racer[i % ROUND];
+        reeve_task *t;
+        if (i >= ROUND)
+            check_canaries(me); /* long after it has returned */
+        memset(me, CANARY, sizeof *me);
+        me->race = race;
+        me->result = 0;
+        CHECK_OK(reeve_spawn(&t, reads_with_canaries, me));
+        int how = rand_r(&seed) % 8;
+        if (how & 1)
+            CHECK_EQ(reeve_sleep(0), 0);
+        if (how & 4) {
+            reeve_cancel(t);
+            if (rand_r(&seed) % 8 == 0) /* the kernel hears of it before there is a byte */
+                CHECK_EQ(reeve_sleep(reeve_in(10 * REEVE_US)), 0);
+        }
+        unsigned char byte = (unsigned char)sent;
+        CHECK_EQ(write(race->ends[1], &byte, 1), 1);
+        sent++;
+        if (how & 2)
+            CHECK_EQ(reeve_sleep(0), 0);
+        reeve_cancel(t);
+        CHECK_OK(reeve_join(t, NULL, LONG));
+        for (ssize_t b = 0; b < me->result; b++)
+            CHECK_EQ(me->buf[b], (unsigned char)(got + (uint64_t)b));
+        got += me->result > 0 ? (uint64_t)me->result : 0;
+        race->completed += me->result > 0;
+        race->cancelled += me->result == -ECANCELED;
+        CHECK(me->result > 0 || me->result == -ECANCELED || me->result == 0);
+        if (sent - got > 20) {
+            unsigned char rest[64];
+            ssize_t n = reeve_read(race->ends[0], rest, sizeof rest, LONG);
+            for (ssize_t b = 0; b < n; b++)
+                CHECK_EQ(rest[b], (unsigned char)(got + (uint64_t)b));
+            got += (uint64_t)CHECK_OK(n);
+        }
+    }
+    return 0;
+}
+
+static int races_in_a_pipe(void *arg)
+{
+    struct race race = { .rounds = *(uint32_t *)arg };
+    CHECK_EQ(pipe2(race.ends, O_CLOEXEC), 0);
+    CHECK_EQ(races(&race), 0);
+    CHECK_GT(race.completed, 0);
+    CHECK_GT(race.cancelled, 0);
+    close(race.ends[0]);
+    close(race.ends[1]);
+    return 0;
+}
+
+static int races_in_a_stream(void *arg)
+{
+    struct pair p = pair_make();
+    struct race race = { .rounds = *(uint32_t *)arg, .ends = { p.fd, p.peer } };
+    CHECK_EQ(races(&race), 0);
+    CHECK_GT(race.completed, 0);
+    CHECK_GT(race.cancelled, 0);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(two_hundred_thousand_cancellations_race_with_completions)
+{
+    uint32_t n = 50000;
+    uring_or_skip();
+    for (unsigned workers = 1; workers <= 2; workers++) {
+        CHECK_EQ(reeve_run(races_in_a_pipe, &n, .workers = workers), 0);
+        CHECK_EQ(reeve_run(races_in_a_stream, &n, .workers = workers), 0);
+    }
+}
+
+/* ---- closed while it runs -------------------------------------------------------------------- */
+
+struct closing {
+    struct day day;
+    ssize_t result;
+    int which;
+    atomic_bool begun;
+};
+
+/* Calls that wait, each on a descriptor that is about to be closed. */
+static int waits(void *arg)
+{
+    struct closing *c = arg;
+    struct day *d = &c->day;
+    struct reeve_buf *b;
+    atomic_store(&c->begun, true);
+    switch (c->which) {
+    case 0:
+        c->result = reeve_read(d->p.fd, d->buf, 8, LONG);
+        break;
+    case 1:
+        c->result = reeve_buf_recv(d->p.fd, &b, LONG);
+        break;
+    case 2:
+        c->result = reeve_accept(d->p.listener, LONG);
+        break;
+    case 3:
+        c->result = reeve_read(d->pipe[0], d->buf, 8, LONG);
+        break;
+    case 4:
+        c->result = reeve_recvfrom(d->dgram[1], d->buf, 8, NULL, NULL, LONG);
+        break;
+    case 5:
+        c->result = reeve_wait_fd(d->pipe[0], POLLIN, LONG);
+        break;
+    case 6:
+        c->result = reeve_pread(d->file, d->buf, sizeof d->buf, 0, LONG);
+        break;
+    default:
+        c->result = reeve_fdatasync(d->file, LONG);
+        break;
+    }
+    return 0;
+}
+
+static int *fd_of(struct closing *c)
+{
+    struct day *d = &c->day;
+    int *fds[] = { &d->p.fd,     &d->p.fd,    &d->p.listener, &d->pipe[0],
+                   &d->dgram[1], &d->pipe[0], &d->file,       &d->file };
+    return fds[c->which];
+}
+
+static unsigned stats_workers(void)
+{
+    return my_io()->io->sched->nworkers;
+}
+
+/* Closes in mid-call, and makes descriptors at once that may get the same number. */
+static int closes_and_reuses(void *arg)
+{
+    static struct closing c;
+    unsigned seed = 3;
+    (void)arg;
+    for (int i = 0; i < 4000; i++) {
+        reeve_task *t;
+        int again[2];
+        set_up(&c.day);
+        c.which = i % 8;
+        atomic_store(&c.begun, false);
+        CHECK_OK(reeve_spawn(&t, waits, &c));
+        while (!atomic_load(&c.begun))
+            CHECK_EQ(reeve_sleep(0), 0);
+        for (int n = rand_r(&seed) % 4; n > 0; n--)
+            CHECK_EQ(reeve_sleep(0), 0);
+        int *fd = fd_of(&c);
+        CHECK_EQ(reeve_close(*fd), 0);
+        CHECK_OK(reeve_pipe(again, 0));
+        CHECK_EQ(write(again[1], "x", 1), 1); /* who reads it has the wrong descriptor */
+        CHECK_OK(reeve_join(t, NULL, LONG));
+        /* On another worker it may have come when the number was the other's already. */
+        bool late = stats_workers() > 1 && (c.result >= 0 || c.result == -ENOTSOCK);
+        if (c.result != -ECANCELED && c.result != -EBADF && !(c.which >= 6 && c.result >= 0) &&
+            !late)
+            check_failed(__FILE__, __LINE__, "call %d said %zd", c.which, c.result);
+        char x;
+        if (c.result < 0 || c.which >= 6)
+            CHECK_EQ(reeve_read(again[0], &x, 1, LONG), 1);
+        CHECK_EQ(reeve_close(again[0]), 0);
+        CHECK_EQ(reeve_close(again[1]), 0);
+        *fd = (int)CHECK_OK(fcntl(c.day.event, F_DUPFD_CLOEXEC, 0)); /* for tear_down */
+        tear_down(&c.day);
+    }
+    return 0;
+}
+
+TEST(a_close_may_race_with_every_operation_and_with_the_reuse_of_the_number)
+{
+    RUN(closes_and_reuses, .workers = 1);
+    RUN(closes_and_reuses, .workers = 2);
+}
+
+/* ---- a byte at a time ------------------------------------------------------------------------ */
+
+enum { MANY_BYTES = 64 << 20, CHUNK = 64 << 10 };
+
+static uint64_t amount(void)
+{
+#if defined(RV_TSAN) || defined(RV_ASAN) || defined(__SANITIZE_ADDRESS__)
+    return MANY_BYTES / 32;
+#elif defined(RV_DEBUG)
+    return MANY_BYTES / 16; /* each read asks the kernel which socket it is */
+#else
+    return MANY_BYTES;
+#endif
+}
+
+static void *sends_all(void *arg)
+{
+    static unsigned char chunk[CHUNK];
+    for (uint64_t at = 0; at < amount(); at += CHUNK) {
+        fill_pattern(chunk, CHUNK, at);
+        for (size_t done = 0; done < CHUNK;) {
+            ssize_t n = send(*(int *)arg, chunk + done, CHUNK - done, MSG_NOSIGNAL);
+            CHECK_GT(n, 0);
+            done += (size_t)n;
+        }
+    }
+    return NULL;
+}
+
+static int reads_bytes(void *arg)
+{
+    struct pair p = pair_make();
+    pthread_t thread;
+    (void)arg;
+    CHECK_EQ(pthread_create(&thread, NULL, sends_all, &p.peer), 0);
+    for (uint64_t at = 0; at < amount(); at++) {
+        unsigned char byte;
+        CHECK_EQ(reeve_read(p.fd, &byte, 1, LONG), 1);
+        if (byte != pattern(at))
+            check_pattern(&byte, 1, at);
+    }
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(sixty_four_mebibytes_arrive_byte_by_byte)
+{
+    RUN(reads_bytes, .workers = 1);
+}
