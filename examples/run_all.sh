@@ -81,7 +81,39 @@ echo_load_alone() {
     fi
 }
 
-# prints PROGRAM: it must end well, and print what its opening comment shows; dots stand for anything.
+# tests/runtime/pipeline_test.c is where it is tried out; here it must do what its opening comment
+# says that one can try: a client of four good lines and a bad one, and a subscriber.
+pipeline_server() {
+    local port subscribe_port file status=0
+    port=$(free_port) subscribe_port=$port file=$(mktemp)
+    while [ "$subscribe_port" = "$port" ]; do
+        subscribe_port=$(free_port)
+    done
+    ./pipeline "127.0.0.1:$port" --subscribe "127.0.0.1:$subscribe_port" --out "$file" \
+        >>"$output" 2>&1 &
+    server=$!
+    if await_port "$port" && await_port "$subscribe_port" &&
+        exec 3<>"/dev/tcp/127.0.0.1/$port" 4<>"/dev/tcp/127.0.0.1/$subscribe_port"; then
+        timeout 10 head -n 1 <&4 >>"$output" # the heading: from now on it hears everything
+        printf 'cpu 3\ncpu 5\nroom.kitchen 21.5\ndebug.x 1\noops\n' >&3
+        timeout 10 head -n 2 <&3 >>"$output"
+    fi
+    kill -TERM "$server"
+    timeout 10 cat <&4 >>"$output"
+    exec 3>&- 4>&-
+    wait "$server" || status=$?
+    server=
+    cat "$file" >>"$output"
+    rm -f "$file"
+    [ $status -eq 0 ] || { echo "ended with status $status" >>"$output"; return 1; }
+    if [ "$(grep -c -e '^ok 5$' -e '^error 5: ' "$output")" -ne 2 ] ||
+        [ "$(grep -c -e '^cpu 2 8 3 5$' -e '^room.kitchen 1 21.5 ' "$output")" -ne 4 ]; then
+        echo "did not answer, publish and file what was sent" >>"$output"
+        return 1
+    fi
+}
+
+# prints PROGRAM: it must end well and print what its opening comment shows; dots are anything.
 prints() {
     local want
     want=$(sed -n -e 1d -e '/\*\//q' -e 's/^ \*     //p' "$root/examples/$1.c" |
@@ -107,11 +139,14 @@ run_example() {
     01_echo)
         echo_server 7000 143 ./01_echo
         ;;
-    0[2-9]_*|10_*)
+    0[2-9]_*|1[0-9]_*)
         prints "$1"
         ;;
     echo_load)
         echo_load_alone
+        ;;
+    pipeline)
+        pipeline_server
         ;;
     *)
         echo "run_all.sh does not know how to run it" >"$output"

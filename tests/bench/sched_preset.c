@@ -4,9 +4,9 @@
  *
  * An echo server that is told a preset and nothing else, on one CPU, the load on another. How many
  * requests a second it answers is measured with 64 connections that all ask as fast as they can;
- * how long they take, p50, p99 and p99.9, with 5 000 requests a second whatever the server does, counted
- * from when they were due, beside four tasks that always have work: who looks at its I/O seldom
- * then answers late. The three presets take turns, so the first case measures for all of them.
+ * how long they take, p50, p99 and p99.9, with 5 000 requests a second whatever the server does,
+ * counted from when they were due, beside four tasks that always have work: who looks at its I/O
+ * seldom then answers late. The three presets take turns, so the first case measures for all.
  */
 #include "tests/bench/bench_sched.h"
 
