@@ -9,6 +9,7 @@
  * Threads: any, while the workers go on.
  */
 #include "io/caps.h"
+#include "io/proc.h"
 #include "io/resolve.h"
 #include "mem/alloc.h"
 #include "runtime/runtime.h"
@@ -99,6 +100,17 @@ static void add_arena(struct reeve_stats *st, struct rv_io *io)
     st->aligned_waits = arena.waits;
 }
 
+static void add_programs(struct reeve_stats *st)
+{
+    struct rv_proc_counts proc;
+    rv_proc_counts(&proc);
+    st->programs_started = proc.started;
+    st->programs_ended = proc.ended;
+    st->programs_refused = proc.refused;
+    st->programs_pooled = proc.pooled;
+    st->programs_live = proc.started > proc.ended ? proc.started - proc.ended : 0;
+}
+
 void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
 {
     struct rv_sched *s = &rt->sched;
@@ -131,6 +143,7 @@ void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
     st.lookups_known = rv_load_relaxed(&rt->io->resolver->hits);
     st.lookups_shared = rv_load_relaxed(&rt->io->resolver->shared);
     add_arena(&st, rt->io);
+    add_programs(&st);
     st.stalls = rv_watchdog_stalls(s);
     st.enters = io.enters;
     st.sqes = io.sqes;

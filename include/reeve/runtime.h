@@ -269,6 +269,12 @@ struct reeve_stats {
     uint64_t aligned_plain;      /* that did not, because the kernel could not pin the memory */
     uint64_t aligned_waits;      /* borrowers that had to wait */
 
+    /* programs (proc.h), of the whole process */
+    uint64_t programs_started, programs_ended;
+    uint64_t programs_refused; /* that could not be started */
+    uint64_t programs_pooled;  /* started by a thread of the offload pool */
+    uint64_t programs_live;    /* gauge: started and not yet waited for */
+
     /* workers that are kept busy by one task */
     uint64_t rescue_signals; /* sent to their threads */
     uint64_t loans_given;    /* times that such a thread fetched its I/O for others */

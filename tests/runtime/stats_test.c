@@ -438,3 +438,35 @@ TEST(blocking_calls_are_counted)
 {
     CHECK_EQ(run(offload_some, 1), 0);
 }
+
+/* ---- programs -------------------------------------------------------------------------------- */
+
+static int runs_a_program(void *arg)
+{
+    char *argv[] = { "/bin/true", NULL };
+    struct reeve_exec how = { .argv = argv };
+    struct reeve_stats a, b, c, d;
+    reeve_proc *p;
+    (void)arg;
+    reeve_stats(reeve_self(), &a);
+    CHECK_EQ(reeve_proc_start(&p, &how, reeve_in(20 * REEVE_SEC)), 0);
+    reeve_stats(reeve_self(), &b);
+    CHECK_EQ(b.programs_started - a.programs_started, 1);
+    CHECK_EQ(b.programs_live - a.programs_live, 1);
+    CHECK_EQ(reeve_proc_wait(p, NULL, reeve_in(20 * REEVE_SEC)), 0);
+    reeve_stats(reeve_self(), &c);
+    CHECK_EQ(c.programs_ended - a.programs_ended, 1);
+    CHECK_EQ(c.programs_live, a.programs_live);
+    argv[0] = "/there/is/no/such/program";
+    CHECK_EQ(reeve_proc_start(&p, &how, reeve_in(20 * REEVE_SEC)), -ENOENT);
+    reeve_stats(reeve_self(), &d);
+    CHECK_EQ(d.programs_started, c.programs_started);
+    CHECK_EQ(d.programs_refused - c.programs_refused, 1);
+    return 0;
+}
+
+TEST(programs_are_counted)
+{
+    uring_or_skip();
+    CHECK_EQ(reeve_run(runs_a_program, NULL, .workers = 1), 0);
+}
