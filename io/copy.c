@@ -24,9 +24,10 @@
  *     worker.
  * (3) What runs here must not wait. A pipe is told so by SPLICE_F_NONBLOCK; a socket listens only
  *     to its file's O_NONBLOCK, which is set: for good on ours, which the ring uses in the same way
- *     with it and without, until the end of the call on a foreign one. That a piece is in the page
- *     cache is asked at every 64 KiB of it; a hole in between is a wait for the disk in this
- *     thread, outside of reeve code, so that others can take care of its connections (loan.c).
+ *     with it and without, until the end of the call on a foreign one. Whether a piece is in the
+ *     page cache is asked at its last byte, and if that is not, at every 64 KiB; a hole in between
+ *     is a wait for the disk in this thread, outside of reeve code, so that others can take care of
+ *     its connections (loan.c).
  * (4) sendfile and splice raise SIGPIPE in the calling thread and know no flag against it. It is
  *     blocked around them, and eaten where the thread is a host's. A write to a pipe would raise it
  *     in the thread that submits it, some time later: so memory is written to our own pipe, which
@@ -139,24 +140,29 @@ __attribute__((noinline)) static ssize_t here(enum how how, int to, int from, of
     return n;
 }
 
-__attribute__((noinline)) static bool byte_is_cached(int fd, off_t at)
+/* 1: it is; 0: the file ends before it; -1: it is not. */
+__attribute__((noinline)) static int byte_is_cached(int fd, off_t at)
 {
     int saved = errno;
     char byte;
     ssize_t n = preadv2(fd, &(struct iovec){ &byte, 1 }, 1, at, RWF_NOWAIT);
     errno = saved;
-    return n >= 0; /* 0: the file ends before it */
+    return (int)n;
 }
 
 /* How many of the next bytes of a file can be sent without waiting for a disk, as far as one can
- * tell: (3). */
+ * tell: (3). Where the last one is, most likely those before it are: to ask at more places costs
+ * more than the waits that it would spare. */
 static size_t cached_bytes(int fd, off_t at, size_t len)
 {
+    int end = byte_is_cached(fd, at + (off_t)len - 1);
     size_t i = 0;
+    if (end > 0)
+        return len;
     for (; i < len; i += PROBE_EVERY)
-        if (!byte_is_cached(fd, at + (off_t)i))
+        if (byte_is_cached(fd, at + (off_t)i) < 0)
             return i;
-    return byte_is_cached(fd, at + (off_t)len - 1) ? len : i - PROBE_EVERY;
+    return end == 0 ? len : i - PROBE_EVERY;
 }
 
 __attribute__((noinline)) static void set_flags(int fd, int flags)
@@ -669,16 +675,25 @@ static int look(struct copy *c)
     if (r < 0)
         return r;
     bool same = from.st_dev == to.st_dev && from.st_ino == to.st_ino;
-    if (same && (c->from_kind == A_FILE || c->from_kind == A_PIPE))
-        return -EINVAL;
-    if (c->from_kind == A_FILE && (c->pos = lseek(c->from, 0, SEEK_CUR)) < 0)
-        return -EBADF;
-    return 0;
+    return same && (c->from_kind == A_FILE || c->from_kind == A_PIPE) ? -EINVAL : 0;
 }
 
 __attribute__((noinline)) static int look_at_both(struct copy *c)
 {
     int saved = errno, r = look(c);
+    errno = saved;
+    return r;
+}
+
+/* What another copy may have changed while this one waited for its turn: the flags of a foreign
+ * socket, which are set for as long as one copies to it (3), and where a file is read from. */
+__attribute__((noinline)) static int look_again(struct copy *c)
+{
+    int saved = errno, r = 0;
+    if (c->to_kind == A_SOCKET && (c->to_flags = fcntl(c->to, F_GETFL)) < 0)
+        r = -EBADF;
+    if (c->from_kind == A_FILE && (c->pos = lseek(c->from, 0, SEEK_CUR)) < 0)
+        r = -EBADF;
     errno = saved;
     return r;
 }
@@ -744,6 +759,9 @@ static ssize_t move_all(struct copy *c)
 /* With both ends held. */
 static ssize_t copy_held(struct copy *c)
 {
+    int r = look_again(c);
+    if (r < 0)
+        return r;
     bool blocking = c->to_kind == A_SOCKET && !(c->to_flags & O_NONBLOCK);
     if (blocking)
         set_flags(c->to, c->to_flags | O_NONBLOCK);

@@ -9,7 +9,8 @@
  *                                   '-> done, if it need not be durable
  *
  *     WAITING  -> gone      [await]          its deadline passed, or its task was cancelled
- *     WAITING  -> TAKEN     [start_write]    it is part of a batch, whose first record leads
+ *     WAITING  -> TAKEN     [start_write]    its task leads the next batch, and
+ *                           [fill_batch]     it is part of that
  *     TAKEN    -> UNSYNCED  [wrote]          written, and to be durable
  *     TAKEN    -> DONE      [wrote]          written, and that is enough; or the write failed
  *     UNSYNCED -> DONE      [synced]
@@ -43,6 +44,8 @@
 #include "mem/die.h"
 #include "mem/fault.h"
 #include "mem/lock.h"
+#include "sched/dispatch.h"
+#include "sched/loan.h"
 #include "sched/sync.h"
 
 #define BATCH_RECORDS 1024u /* IOV_MAX: more would need a second request */
@@ -142,25 +145,32 @@ static void spoil(struct reeve_log *log, struct wakes *wakes, int error)
 
 static void start_write(struct reeve_log *log, struct wakes *wakes)
 {
-    struct record *first = (struct record *)log->waiting.first, *rec, **link;
-    if (!first || log->writing || (log->syncing && !log->later_waiting))
+    if (!log->waiting.first || log->writing || (log->syncing && !log->later_waiting))
         return;
-    uint64_t bytes = 0;
-    unsigned n = 0;
-    link = &first;
-    while ((rec = (struct record *)log->waiting.first) != NULL && n < BATCH_RECORDS &&
-           (n == 0 || bytes + rec->len <= log->batch_bytes)) {
-        pop_waiting(log);
-        rec->state = TAKEN;
-        bytes += rec->len;
-        n++;
-        *link = rec;
-        link = &rec->next;
-    }
-    *link = NULL;
+    struct record *first = pop_waiting(log);
+    first->state = TAKEN;
+    first->next = NULL;
     log->writing = true;
     first->lead = A_WRITE;
     call(wakes, first);
+}
+
+/* The rest of the batch: who has come since, as far as it goes. */
+static void fill_batch(struct reeve_log *log, struct record *first)
+{
+    struct record *rec;
+    uint64_t bytes = first->len;
+    unsigned n = 1;
+    for (struct record *last = first; n < BATCH_RECORDS; last = rec, n++) {
+        rec = (struct record *)log->waiting.first;
+        if (!rec || bytes + rec->len > log->batch_bytes)
+            break;
+        pop_waiting(log);
+        rec->state = TAKEN;
+        rec->next = NULL;
+        last->next = rec;
+        bytes += rec->len;
+    }
 }
 
 static void start_sync(struct reeve_log *log, struct wakes *wakes)
@@ -203,11 +213,24 @@ static void wrote(struct reeve_log *log, struct record *first, int result)
     flush_wakes(log, &wakes);
 }
 
+/* Those who are ready run first, such as everybody whom the last sync has woken: else the batch
+ * would be the first one's record, and they would wait for its sync before their own. */
+static void let_others_append(void)
+{
+    rv_rt_leave(rv_worker_self(), 0);
+    rv_yield(rv_worker_self());
+    rv_rt_begin(rv_worker_self());
+}
+
 /* The caller leads the batch that begins with its record. The lock is held. */
 static void lead_write(struct reeve_log *log, struct record *first)
 {
-    unsigned n = 0;
     first->lead = NOTHING;
+    rv_lock_release(&log->lock);
+    let_others_append();
+    rv_lock_acquire(&log->lock);
+    fill_batch(log, first);
+    unsigned n = 0;
     for (struct record *rec = first; rec; rec = rec->next)
         log->pieces[n++] = (struct iovec){ (void *)(uintptr_t)rec->data, rec->len };
     uint64_t at = log->written;

@@ -20,9 +20,13 @@
 #include "io/stream.h"
 #include "sched/wait.h"
 
-/* Room for descriptors, and for the credentials that the socket may have been asked to receive. */
+#define PIDFD 4 /* SCM_PIDFD, newer than the headers of the oldest system: Linux 6.5 */
+
+/* Room for descriptors, and for the credentials and the pidfd that the socket may have been asked
+ * to receive. */
 union control {
-    char bytes[CMSG_SPACE(sizeof(int) * REEVE_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
+    char bytes[CMSG_SPACE(sizeof(int) * REEVE_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred)) +
+               CMSG_SPACE(sizeof(int))];
     struct cmsghdr align;
 };
 
@@ -109,12 +113,25 @@ ssize_t reeve_fd_send(int fd, const int *fds, size_t n, const void *data, size_t
 
 /* ---- receiving ------------------------------------------------------------------------------- */
 
+/* A pidfd of the sender, which has no place in what is handed over. */
+static void drop_pidfd(struct rv_io_worker *iw, struct cmsghdr *c)
+{
+    int fd;
+    memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    if (fd < 0)
+        return;
+    rv_fd_file_made(iw, fd);
+    iw->driver->close(fd);
+}
+
 /* The descriptors in a message's control data: how many. */
-static size_t found(struct msghdr *msg, int *ret_fds)
+static size_t found(struct rv_io_worker *iw, struct msghdr *msg, int *ret_fds)
 {
     size_t n = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         size_t bytes = c->cmsg_len - CMSG_LEN(0);
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == PIDFD && bytes == sizeof(int))
+            drop_pidfd(iw, c);
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
             bytes > sizeof(int) * (REEVE_FDS_MAX - n))
             continue;
@@ -149,7 +166,7 @@ ssize_t reeve_fd_recv(int fd, int *ret_fds, size_t max, size_t *ret_n, void *buf
     ssize_t got = rv_recvmsg(iw, fd, &msg, 0, rv_deadline(iw->w->cur, deadline));
     iw = rv_io_self();
     if (got >= 0) {
-        size_t n = found(&msg, fds);
+        size_t n = found(iw, &msg, fds);
         int r = refused(&msg, n, max);
         for (size_t i = 0; i < n; i++) {
             rv_fd_file_made(iw, fds[i]); /* (3) */

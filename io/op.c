@@ -35,6 +35,7 @@
 #include "io/fdtab.h"
 #include "io/io.h"
 #include "io/net.h"
+#include "io/req.h"
 #include "io/stream.h"
 #include "io/zc.h"
 #include "mem/die.h"
@@ -306,9 +307,18 @@ void rv_op_message(struct rv_io_worker *iw, struct rv_op *op)
 
 /* ---- an op and a task that waits for it ------------------------------------------------------ */
 
+/* What a close made of it, and no result of its own: an error, or the end that a shutdown brings.
+ * A file that was synced or made while its descriptor was being closed was synced or made. */
+static bool is_by_close(const struct rv_op *op)
+{
+    if (op->res == 0 && op->code == RV_OP_REQUEST)
+        return rv_req_counts_bytes(op->addr);
+    return op->res <= 0;
+}
+
 int rv_op_result(struct rv_sched *s, const struct rv_op *op, bool closed)
 {
-    if (op->res != -ECANCELED && !(closed && op->res <= 0))
+    if (op->res != -ECANCELED && !(closed && is_by_close(op)))
         return op->res;
     int why = rv_wait_why(s, rv_worker_self()->cur);
     return why ? why : -ECANCELED;

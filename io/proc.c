@@ -292,6 +292,8 @@ int reeve_proc_kill(reeve_proc *proc, int signo)
         return -ESRCH;
     int saved = errno;
     int r = kill(-p->pid, signo) < 0 ? -errno : 0; /* (1) */
+    if (getpgid(p->pid) != p->pid) /* it has left its group, and may have done so before */
+        r = kill(p->pid, signo) < 0 ? -errno : 0;
     rv_lock_release(&p->lock);
     errno = saved;
     return r;
@@ -426,7 +428,7 @@ static int try_reap(reeve_proc *proc, struct reeve_ended *ret_ended)
 /* Waits until a traced program that has ended can be reaped: see (2). */
 static int await_tracer(int pidfd, reeve_time until)
 {
-    siginfo_t info = { 0 };
+    siginfo_t info;
     struct rv_req end = { .opcode = RV_URING_OP_WAITID,
                           .fd = pidfd,
                           .len = P_PIDFD,
@@ -452,9 +454,13 @@ int rv_proc_reap(reeve_proc *proc, struct reeve_ended *ret_ended)
 int reeve_proc_wait(reeve_proc *proc, struct reeve_ended *ret_ended, reeve_time until)
 {
     rv_io_in_task("reeve_proc_wait");
-    int r = await(claim(proc, "reeve_proc_wait"), until);
-    if (r == 0)
-        return rv_proc_reap(proc, ret_ended);
+    int fd = claim(proc, "reeve_proc_wait"), r = await(fd, until);
+    while (r == 0) {
+        r = try_reap(proc, ret_ended);
+        if (r != -EAGAIN)
+            return r;
+        r = await_tracer(fd, until);
+    }
     unclaim(proc);
     return r;
 }

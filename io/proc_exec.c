@@ -125,9 +125,9 @@ CHILD static long place_missing(struct rv_launch *l)
         if (l->fds[i] >= 0)
             continue;
         if (null < 0)
-            r = null = call3(SYS_openat, AT_FDCWD, (long)"/dev/null", O_RDWR);
-        if (r >= 0 && null != (long)i)
-            r = call3(SYS_dup3, null, i, 0);
+            r = null = call3(SYS_openat, AT_FDCWD, (long)"/dev/null", O_RDWR | O_CLOEXEC);
+        if (r >= 0) /* its own number may be one of those, or must not stay */
+            r = null == (long)i ? call3(SYS_fcntl, i, F_SETFD, 0) : call3(SYS_dup3, null, i, 0);
     }
     for (unsigned i = STD_FDS; i < l->n; i++)
         if (l->fds[i] < 0)

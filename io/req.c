@@ -48,6 +48,25 @@ bool rv_req_known(const struct rv_io *io, unsigned opcode)
     }
 }
 
+bool rv_req_counts_bytes(const struct rv_req *req)
+{
+    switch (req->opcode) {
+    case IORING_OP_READ:
+    case IORING_OP_READV:
+    case IORING_OP_READ_FIXED:
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+    case IORING_OP_WRITE_FIXED:
+    case IORING_OP_SENDMSG:
+    case IORING_OP_RECVMSG:
+    case IORING_OP_SPLICE:
+    case IORING_OP_TEE:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The fd whose close concerns the request; -1: what stands in its place is none. */
 static int fd_of(const struct rv_req *req)
 {

@@ -43,6 +43,9 @@ static inline uint64_t rv_req_ptr(const void *p)
 /* Whether the ring itself takes this request. */
 bool rv_req_known(const struct rv_io *io, unsigned opcode);
 
+/* Whether its answer counts bytes, so that 0 is the end and not success. */
+bool rv_req_counts_bytes(const struct rv_req *req);
+
 /* Performs the request for the running task, in reeve code (rv_io_enter). What it came to, or
  * -EBADF, -ETIMEDOUT, -ECANCELED, -ENOMEM; by the pool also the errors of reeve_offload(). A
  * request that has begun and cannot be cancelled is waited for: the call returns late rather than

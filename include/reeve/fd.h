@@ -62,7 +62,8 @@ REEVE_API int reeve_wait_fd(int fd, short events, reeve_time until);
  * a cancellation ends the call, and lost if `to` fails.) For that to hold nobody else reads from
  * `from` meanwhile: on a socket of reeve's they get -EBUSY. What others write to `to` waits until
  * the call is over. A socket of reeve's is in non-blocking mode afterwards, which reeve itself does
- * not notice. REEVE_POLL moves what can be moved at once; between two files that is nothing.
+ * not notice. REEVE_POLL moves what can be moved at once; between a file and anything but a socket
+ * that it is sent to, that is nothing: others do that work.
  *
  * > 0: bytes; 0: the end. < 0: nothing was moved: what reeve_read would say of `from`, or
  * reeve_write of `to` (-EPIPE, never SIGPIPE); -EINVAL: a datagram socket, or both the same file or

@@ -673,6 +673,53 @@ TEST(who_copies_is_the_one_reader_and_the_one_writer)
     RUN(second, .workers = 1);
 }
 
+/* The flags of a foreign socket are looked at when it is one's turn: while the one before copies
+ * they are not as they will be. Were it blocking under the second, nobody would read on the other
+ * side, for there is one worker. */
+static int waits_its_turn(void *arg)
+{
+    (void)arg;
+    struct end to = make_end(UNIX_END, true), from[2];
+    struct copying c[2];
+    reeve_task *t[2];
+    enum { BYTES = 1 << 20 };
+    unsigned char *data = malloc(BYTES);
+    for (int i = 0; i < 2; i++) {
+        from[i] = make_end(FILE_END, false);
+        fill_pattern(data, BYTES, 0);
+        CHECK_EQ(pwrite(from[i].fd, data, BYTES, 0), BYTES);
+        c[i] = (struct copying){ &to, &from[i], 0, 0 };
+        CHECK_EQ(reeve_spawn(&t[i], copy_in_task, &c[i]), 0);
+        while (!(fcntl(to.fd, F_GETFL) & O_NONBLOCK)) /* the first has begun */
+            CHECK_EQ(reeve_sleep(0), 0);
+    }
+    for (int i = 0; i < 10; i++) /* the second looks, and waits for its turn */
+        CHECK_EQ(reeve_sleep(0), 0);
+    for (int i = 0; i < 2; i++) {
+        memset(data, 0, BYTES);
+        for (size_t at = 0; at < BYTES;) {
+            ssize_t n = reeve_read(to.other, data + at, BYTES - at, LONG);
+            CHECK_GT(n, 0);
+            at += (size_t)n;
+        }
+        check_pattern(data, BYTES, 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
+        CHECK_EQ(c[i].moved, BYTES);
+        close_end(&from[i]);
+    }
+    CHECK_EQ(fcntl(to.fd, F_GETFL) & O_NONBLOCK, 0);
+    free(data);
+    close_end(&to);
+    return 0;
+}
+
+TEST(a_copy_that_waited_for_its_turn_does_not_stop_its_worker)
+{
+    RUN(waits_its_turn, .workers = 1);
+}
+
 static int ticks;
 static bool over;
 

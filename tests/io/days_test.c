@@ -484,7 +484,7 @@ static int waits(void *arg)
         c->result = reeve_wait_fd(d->pipe[0], POLLIN, LONG);
         break;
     case 6:
-        c->result = reeve_pread(d->file, d->buf, sizeof d->buf, 0, LONG);
+        c->result = reeve_pread(d->file, d->buf, 1, 0, LONG); /* of a pipe it would wait for more */
         break;
     default:
         c->result = reeve_fdatasync(d->file, LONG);
@@ -529,13 +529,14 @@ static int closes_and_reuses(void *arg)
         CHECK_EQ(write(again[1], "x", 1), 1); /* who reads it has the wrong descriptor */
         CHECK_OK(reeve_join(t, NULL, LONG));
         /* On another worker it may have come when the number was the other's already. */
-        bool late = stats_workers() > 1 && (c.result >= 0 || c.result == -ENOTSOCK);
+        bool late = stats_workers() > 1 && (c.result >= 0 || c.result == -ENOTSOCK ||
+                                            c.result == -EINVAL || c.result == -ESPIPE);
         if (c.result != -ECANCELED && c.result != -EBADF && !(c.which >= 6 && c.result >= 0) &&
             !late)
             check_failed(__FILE__, __LINE__, "call %d said %zd", c.which, c.result);
         char x;
-        if (c.result < 0 || c.which >= 6)
-            CHECK_EQ(reeve_read(again[0], &x, 1, LONG), 1);
+        ssize_t left = reeve_read(again[0], &x, 1, REEVE_POLL);
+        CHECK(left == 1 || (stats_workers() > 1 && c.result == 1));
         CHECK_EQ(reeve_close(again[0]), 0);
         CHECK_EQ(reeve_close(again[1]), 0);
         *fd = (int)CHECK_OK(fcntl(c.day.event, F_DUPFD_CLOEXEC, 0)); /* for tear_down */

@@ -519,7 +519,9 @@ static int any_moment(void *arg)
     int listener = alive("three.test", addr), before = open_fds(), made = 0, ended = 0;
     reeve_time end = reeve_in(500 * REEVE_MS);
     for (uint32_t i = 0; reeve_now() < end || made == 0 || ended == 0; i++) {
-        struct call c = { .addr = addr, .until = i % 2 ? reeve_in(i * 7919 % 300000) : LONG };
+        struct call c = { .addr = addr,
+                          .until = i % 2 ? reeve_in(i * 7919 % 300000) : LONG,
+                          .result = i % 2 ? -ETIMEDOUT : -ECANCELED }; /* if it never starts */
         reeve_task *t;
         CHECK_EQ(reeve_spawn(&t, dial_it, &c), 0);
         if (i % 2 == 0) {

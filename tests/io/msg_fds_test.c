@@ -434,6 +434,42 @@ static int with_credentials(void *arg)
     return 0;
 }
 
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
+
+/* A socket may be told to receive a pidfd of the sender with each message. */
+static int with_pidfd(void *arg)
+{
+    (void)arg;
+    int fds[2], got[REEVE_FDS_MAX], many[REEVE_FDS_MAX], on = 1;
+    size_t n = 0;
+    char byte;
+    CHECK_EQ(reeve_socket_pair(SOCK_SEQPACKET, fds), 0);
+    if (setsockopt(fds[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof on) < 0)
+        SKIP("this kernel sends no pidfds");
+    CHECK_EQ(setsockopt(fds[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on), 0);
+    for (int i = 0; i < REEVE_FDS_MAX; i++)
+        many[i] = fds[0];
+    int before = open_fds();
+    for (size_t some = 1; some <= REEVE_FDS_MAX; some += REEVE_FDS_MAX - 1) {
+        CHECK_EQ(reeve_fd_send(fds[0], many, some, "x", 1, LONG), 1);
+        CHECK_EQ(reeve_fd_recv(fds[1], got, REEVE_FDS_MAX, &n, &byte, 1, LONG), 1);
+        CHECK_EQ(n, some);
+        for (size_t i = 0; i < n; i++)
+            close(got[i]);
+    }
+    CHECK_EQ(open_fds(), before);
+    CHECK_EQ(reeve_close(fds[0]), 0);
+    CHECK_EQ(reeve_close(fds[1]), 0);
+    return 0;
+}
+
+TEST(a_pidfd_that_comes_beside_them_does_not_stay_open)
+{
+    RUN(with_pidfd, .workers = 1);
+}
+
 TEST(credentials_beside_them_take_no_room_from_descriptors)
 {
     RUN(with_credentials, .workers = 1);

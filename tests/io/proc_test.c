@@ -10,6 +10,7 @@
 #include <reeve/offload.h>
 #include <reeve/sync.h>
 #include <sched.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 
 #include "io/proc.h"
@@ -193,6 +194,26 @@ static int inherits(void *arg)
     for (int i = 0; i < 3; i++)
         close(open_ones[i]);
     return 0;
+}
+
+/* /dev/null was opened above all that it was given: it must not stay there. */
+static int null_alone(void *arg)
+{
+    (void)arg;
+    static const int lists[][3] = { { 0, 1, 2 }, { -1, 1, 2 }, { -1, -1, 2 }, { 2, -1, -1 } };
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char *const *argv = SH("for i in 3 4 5 6; do test ! -e /proc/self/fd/$i || exit $i; done");
+        struct reeve_exec exec = { .argv = argv, .fds = lists[i], .fds_n = 3 };
+        CHECK_EQ(wait_for(&exec).status, 0);
+    }
+    return 0;
+}
+
+TEST(of_dev_null_it_has_the_three_numbers_and_no_fourth)
+{
+    while (dup(0) < 2) /* 0 to 2 are open, as they are given */
+        continue;
+    RUN(null_alone, .workers = 1);
 }
 
 TEST(nothing_is_inherited_unasked)
@@ -468,6 +489,43 @@ TEST(a_stop_asks_and_then_kills)
     RUN(stopped, .workers = 1);
 }
 
+/* It joins the test's group, so a signal to its own reaches it no more. */
+static int left(void *arg)
+{
+    (void)arg;
+    struct reeve_ended ended;
+    int ends[2];
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    const int fds[] = { -1, ends[1], -1 };
+    struct reeve_exec exec = { .fds = fds, .fds_n = 3 };
+    exec.argv = ARGV("perl", "-e", "setpgrp(0, getpgrp(getppid())); syswrite(STDOUT, 'x'); "
+                                   "$SIG{USR1} = sub { exit 6 }; syswrite(STDOUT, 'x'); "
+                                   "select(undef, undef, undef, 1) while 1");
+    reeve_proc *p;
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(reeve_proc_start(&p, &exec, LONG), 0);
+        await_byte(ends[0]);
+        await_byte(ends[0]);
+        CHECK_NE(getpgid(reeve_proc_pid(p)), reeve_proc_pid(p));
+        if (i == 0)
+            CHECK_EQ(reeve_proc_kill(p, SIGUSR1), 0);
+        CHECK_EQ(i == 0 ? reeve_proc_wait(p, &ended, LONG) : reeve_proc_stop(p, &ended, REEVE_POLL),
+                 0);
+        CHECK_EQ(ended.status, i == 0 ? 6 << 8 : SIGKILL);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    check_no_children();
+    return 0;
+}
+
+TEST(a_program_that_has_left_its_group_is_reached_all_the_same)
+{
+    if (access("/usr/bin/perl", X_OK) < 0)
+        SKIP("there is no program at hand that changes its group");
+    RUN(left, .workers = 1);
+}
+
 static int give_up(void *arg)
 {
     struct talker *t = arg;
@@ -738,6 +796,43 @@ TEST(a_program_that_another_process_traces_is_waited_for_too)
     RUN(traced, .workers = 1);
     setenv("REEVE_CAPS_OFF", "waitid", 1);
     RUN(traced, .workers = 1);
+}
+
+/* Whoever traces it has not looked yet that it has ended, and may never do. */
+static int held_by_tracer(void *arg)
+{
+    (void)arg;
+    struct talker t = start_talker("echo >&3; sleep 1000");
+    struct reeve_ended ended;
+    int ends[2];
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    pid_t pid = reeve_proc_pid(t.proc), tracer = fork();
+    if (tracer == 0) {
+        alarm(30); /* whatever becomes of the test */
+        char can = ptrace(PTRACE_SEIZE, pid, 0, 0) == 0 ? 'y' : 'n';
+        _exit(write(ends[1], &can, 1) == 1 ? pause() : 1);
+    }
+    char can;
+    CHECK_EQ(reeve_read(ends[0], &can, 1, LONG), 1);
+    CHECK_EQ(reeve_proc_kill(t.proc, SIGKILL), 0);
+    if (can == 'y')
+        CHECK_EQ(reeve_proc_wait(t.proc, &ended, reeve_in(20 * REEVE_MS)), -ETIMEDOUT);
+    kill(tracer, SIGKILL);
+    CHECK_EQ(waitpid(tracer, NULL, 0), tracer);
+    CHECK_EQ(reeve_proc_wait(t.proc, &ended, LONG), 0);
+    CHECK_EQ(ended.status, SIGKILL);
+    close(t.fd);
+    close(ends[0]);
+    close(ends[1]);
+    check_no_children();
+    if (can != 'y')
+        SKIP("this system lets nobody trace");
+    return 0;
+}
+
+TEST(a_tracer_that_holds_a_program_does_not_hold_who_waits_past_his_deadline)
+{
+    RUN(held_by_tracer, .workers = 1);
 }
 
 static int failing(void *arg)

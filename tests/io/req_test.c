@@ -579,6 +579,31 @@ TEST(a_second_descriptor_whose_close_comes_ends_the_request)
     RUN(second_closed, .workers = 2);
 }
 
+/* What is tried before it is cancelled has been done, and says so. */
+static int done_and_closed(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 50; i++) {
+        reeve_task *t;
+        struct reading r = { .until = LONG };
+        int fd = memfd_create("req_test", MFD_CLOEXEC);
+        r.q = (struct rv_req){ .opcode = IORING_OP_FADVISE, .fd = fd };
+        r.q.op_flags = POSIX_FADV_RANDOM;
+        CHECK_EQ(reeve_spawn(&t, read_in_task, &r), 0);
+        CHECK_EQ(reeve_sleep(0), 0); /* it has asked, and the ring has not been entered */
+        CHECK_EQ(reeve_close(fd), 0);
+        CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+        CHECK_EQ(r.result, 0);
+        await_closed(fd);
+    }
+    return 0;
+}
+
+TEST(what_was_done_while_its_descriptor_was_closed_is_told_as_done)
+{
+    RUN(done_and_closed, .workers = 1);
+}
+
 static int cancelled_before(void *arg)
 {
     (void)arg;

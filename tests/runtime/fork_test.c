@@ -95,6 +95,9 @@ TEST(a_child_gets_clear_errors_and_begins_anew_and_the_parent_goes_on)
     struct host h = { 0 };
     reeve *rt;
     uring_or_skip();
+#if defined(RV_TSAN)
+    SKIP("ThreadSanitizer allows no threads in a child of fork");
+#endif
     CHECK_EQ(reeve_create(&rt, &(struct reeve_opts){ .workers = 2 }), 0);
     CHECK_EQ(reeve_post(rt, &(struct reeve_spawn){ .fn = echoes, .arg = &h }), 0);
     while (!atomic_load(&h.echoed))
