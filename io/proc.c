@@ -428,7 +428,7 @@ static int try_reap(reeve_proc *proc, struct reeve_ended *ret_ended)
 /* Waits until a traced program that has ended can be reaped: see (2). */
 static int await_tracer(int pidfd, reeve_time until)
 {
-    siginfo_t info;
+    siginfo_t info = { 0 };
     struct rv_req end = { .opcode = RV_URING_OP_WAITID,
                           .fd = pidfd,
                           .len = P_PIDFD,

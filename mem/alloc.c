@@ -10,6 +10,7 @@
 #include "mem/alloc.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -43,6 +44,17 @@ void *rv_alloc_zero(size_t bytes)
 #endif
 }
 
+#ifndef RV_NO_MIMALLOC
+/* mimalloc before 2.1 takes its short way for 256, 512 and 1024 bytes that are to be aligned to no
+ * more than that, and then aligns them to 128 (its issue 700). One byte more goes the long way. */
+static size_t not_misaligned(size_t bytes, size_t align)
+{
+    enum { SAFE_ALIGN = 128, SHORT_WAY = 1024 };
+    bool affected = align > SAFE_ALIGN && bytes >= align && bytes <= SHORT_WAY;
+    return affected ? bytes + (bytes % align == 0) : bytes;
+}
+#endif
+
 void *rv_alloc_aligned(size_t bytes, size_t align)
 {
     RV_ASSERT(align > 0);
@@ -55,7 +67,7 @@ void *rv_alloc_aligned(size_t bytes, size_t align)
         align = sizeof(void *);
     return posix_memalign(&block, align, bytes > 0 ? bytes : 1) == 0 ? block : NULL;
 #else
-    return mi_malloc_aligned(bytes, align);
+    return mi_malloc_aligned(not_misaligned(bytes, align), align);
 #endif
 }
 

@@ -24,6 +24,7 @@
 /* Begins a worker, or stands alone on a thread that has none. {0} is a fresh one. */
 struct rv_local {
     void *owner;                    /* the runtime this thread belongs to */
+    uint32_t seat;                  /* its place in every pool; see pool_seat.h */
     struct rv_stack_mag stack_mag;
     struct rv_mag task_mag;
     struct rv_mag op_mag;

@@ -24,6 +24,7 @@
 #include <errno.h>
 
 #include "mem/die.h"
+#include "mem/epoch.h"
 #include "sched/context.h"
 #include "sched/loan.h"
 #include "sched/pick.h"
@@ -149,6 +150,7 @@ struct rv_worker *rv_suspend(struct rv_worker *w, enum rv_hook hook)
 {
     struct rv_task *t = w->cur, *next = NULL;
     bool fresh = false, go_on = !rv_pass_over(w);
+    RV_ASSERT(!rv_hold_any()); /* no wait inside an epoch's section or under a table's lock */
     w->hook = hook;
     w->hook_task = t;
     rv_store_relaxed(&t->run.stack, w->on);
@@ -171,6 +173,7 @@ static struct rv_worker *yield(struct rv_worker *w)
 {
     struct rv_task *t = w->cur;
     bool fresh = false;
+    RV_ASSERT(!rv_hold_any());
     struct rv_task *next = NULL;
     if (!rv_pass_over(w)) {
         if (rv_any_ready(w))

@@ -24,6 +24,7 @@
 #include "mem/alloc.h"
 #include "mem/die.h"
 #include "mem/forked.h"
+#include "mem/pool_seat.h"
 #include "sched/context.h"
 #include "sched/grace.h"
 #include "sched/park.h"
@@ -149,6 +150,7 @@ void rv_sched_finish(struct rv_sched *s)
         if (w->sched) {
             rv_mag_flush(&s->tasks, &w->local.task_mag);
             rv_stack_mag_flush(&s->stacks, &w->local.stack_mag);
+            rv_seat_leave(&w->local);
             rv_worker_finish(w);
         }
         rv_free(w);

@@ -25,9 +25,10 @@
 /* The rooms, lowest first: a file may include headers of its own room and of those before it. */
 static const char *const rooms[] = { "mem", "sched", "io", "runtime", NULL };
 
-/* The structures of Concurrency Kit that are sound in the oldest release that we support. */
-static const char *const ck_sound[] = { "ck_cc.h",    "ck_md.h",       "ck_pr.h",
-                                        "ck_stack.h", "ck_spinlock.h", NULL };
+/* The structures of Concurrency Kit that are sound in the oldest release that we support; the epoch
+ * with a full fence before ck_epoch_call(), the hash set with one writer at a time. */
+static const char *const ck_sound[] = { "ck_cc.h",       "ck_md.h",    "ck_pr.h", "ck_stack.h",
+                                        "ck_spinlock.h", "ck_epoch.h", "ck_hs.h", NULL };
 
 /* What may be linked, and the header whose inclusion shows that it is used. */
 static const struct {

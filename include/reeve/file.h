@@ -42,8 +42,8 @@ struct statx; /* <sys/stat.h>, with _GNU_SOURCE */
  * end, unless flags has O_NONBLOCK. (With that, or with O_RDWR, an open that need not wait for a
  * disk is also a little cheaper.) Who waits so keeps one of the kernel's threads, of which a worker
  * has four for each CPU: more such waits than that hold up what else needs one, the opens of the
- * pipes' other ends too. So bound them, or give them deadlines. Cancelled or late: either the fd is returned after all, or there
- * is none.
+ * pipes' other ends too. So bound them, or give them deadlines. Cancelled or late: either the fd is
+ * returned after all, or there is none.
  *     int fd = reeve_open(path, O_RDONLY, 0, 0);
  *     n = fd < 0 ? fd : reeve_pread(fd, buf, sizeof buf, 0, 0); */
 REEVE_API int reeve_open(const char *path, int flags, mode_t mode, reeve_time until);

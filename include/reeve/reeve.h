@@ -24,7 +24,8 @@
  * frame.h records out of streams; serve.h servers; file.h files and logs; map.h mapped files and a
  * cache of them; fd.h pipes, signals, waiting for any fd, copying between two; proc.h programs;
  * runtime.h starting, posting to, and stopping a runtime; sync.h locks; chan.h channels; watch.h a
- * value for many; offload.h calls that block; cpus.h CPUs and lists of them.
+ * value for many; offload.h calls that block; mem.h memory and its profiler;
+ * pool.h object pools; cpus.h CPUs and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -39,6 +40,8 @@
 #include <reeve/serve.h>
 #include <reeve/file.h>
 #include <reeve/map.h>
+#include <reeve/mem.h>
+#include <reeve/pool.h>
 #include <reeve/fd.h>
 #include <reeve/bytes.h>
 #include <reeve/proc.h>

@@ -172,3 +172,43 @@ explore_canary(loan_ended_without_wake loan "" sched/loan.c
 explore_canary(loan_offered_to_a_sleeper loan "" sched/loan.c
   [[rv_wake_quietly(w->sched, w->sched->workers[who - 1]);]]
   [[(void)who;]])
+
+explore_canary(pool_back_taken_in_two_steps pool "" mem/pool.c
+  [[return (ck_stack_entry_t *)rv_xchg_acq_rel(&pool->back, 0);]]
+  [[uintptr_t all = rv_load_acquire(&pool->back);
+    rv_store_release(&pool->back, 0);
+    return (ck_stack_entry_t *)all;]])
+
+explore_canary(pool_room_taken_in_two_steps pool "" mem/pool.c
+  [[int64_t before = rv_sub_relaxed(&pool->room, (int64_t)want);]]
+  [[int64_t before = rv_load_relaxed(&pool->room);
+    rv_store_relaxed(&pool->room, before - (int64_t)want);]])
+
+explore_canary(pool_collected_without_lock pool "" mem/pool.c
+  [[if (rv_load_relaxed(&pool->depot_n) == 0 && back_is_empty(pool))
+        return 0;]]
+  [[if (rv_load_relaxed(&pool->depot_n) == 0 && back_is_empty(pool))
+        return 0;
+    collect(pool);]])
+
+explore_canary(table_miss_believed_at_once table "" mem/table.c
+  [[if (rv_load_relaxed(&s->cur) == cur)]]
+  [[if (cur != NULL)]])
+
+explore_canary(table_sides_in_the_other_order table "" mem/table.c
+  [[rv_store_release(&s->old, cur);     /* pairs with look(); the order is (2) */
+    rv_store_release(&s->cur, side);]]
+  [[rv_store_release(&s->cur, side);
+    rv_store_release(&s->old, cur);]])
+
+explore_canary(table_ended_entry_pinned table "" mem/table.c
+  [[while (pins != 0)]]
+  [[while (true)]])
+
+explore_canary(table_read_without_a_section table "" mem/table.c
+  [[struct rv_epoch_slot *in = rv_epoch_enter(&t->epoch);
+    struct rv_entry *e = look_and_pin(s, key);
+    bool full = e != NULL && rv_policy_touch(&s->policy, &e->node);
+    rv_epoch_leave(in);]]
+  [[struct rv_entry *e = look_and_pin(s, key);
+    bool full = e != NULL && rv_policy_touch(&s->policy, &e->node);]])

@@ -210,3 +210,38 @@ TEST(a_loan_offered_to_a_sleeper_is_found)
 {
     found("loan_offered_to_a_sleeper", "a_loan_is_taken_by_who_has_gone_to_sleep");
 }
+
+TEST(a_pool_that_takes_what_came_back_in_two_steps_is_found)
+{
+    found("pool_back_taken_in_two_steps", "what_strangers_return_has_one_owner");
+}
+
+TEST(a_pool_that_takes_room_in_two_steps_is_found)
+{
+    found("pool_room_taken_in_two_steps", "never_more_lie_idle_than_allowed");
+}
+
+TEST(a_pool_that_collects_without_its_lock_is_found)
+{
+    found("pool_collected_without_lock", "what_comes_back_is_taken_by_one");
+}
+
+TEST(a_table_that_believes_a_miss_at_once_is_found)
+{
+    found("table_miss_believed_at_once", "what_is_there_is_found_while_its_set_moves");
+}
+
+TEST(a_table_that_shows_its_sides_in_the_other_order_is_found)
+{
+    found("table_sides_in_the_other_order", "one_of_two_is_found_while_one_replaces_the_other");
+}
+
+TEST(a_table_that_pins_an_entry_that_has_ended_is_found)
+{
+    found("table_ended_entry_pinned", "one_of_two_is_found_while_one_replaces_the_other");
+}
+
+TEST(a_table_that_reads_outside_of_a_section_is_found)
+{
+    found("table_read_without_a_section", "nothing_is_freed_that_a_reader_can_still_see");
+}
