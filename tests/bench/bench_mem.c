@@ -22,7 +22,11 @@
 #include <reeve/pool.h>
 #include <reeve/reeve.h>
 
+#if defined(RV_NO_MIMALLOC) /* a build under a sanitizer: there the peer is the sanitizer's */
+#include <stdlib.h>
+#else
 #include <mimalloc.h>
+#endif
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,11 +61,19 @@ static reeve_pool *pool;    /* of this process: one side in each */
 static double ns;           /* what it took in all, and for how many */
 static double ops;
 
+#if defined(RV_NO_MIMALLOC)
+#define peer_malloc malloc
+#define peer_free free
+#else
+#define peer_malloc mi_malloc
+#define peer_free mi_free
+#endif
+
 /* The first word is written, as anybody would. */
 static inline __attribute__((always_inline)) void *take(enum side side, size_t bytes)
 {
     void *object = side == POOL ? reeve_pool_borrow(pool)
-                                : side == BLOCK ? reeve_alloc(bytes) : mi_malloc(bytes);
+                                : side == BLOCK ? reeve_alloc(bytes) : peer_malloc(bytes);
     *(volatile uint64_t *)object = 1;
     return object;
 }
@@ -73,7 +85,7 @@ static inline __attribute__((always_inline)) void give(enum side side, void *obj
     else if (side == BLOCK)
         reeve_free(object);
     else
-        mi_free(object);
+        peer_free(object);
 }
 
 /* ---- on one worker --------------------------------------------------------------------------- */
