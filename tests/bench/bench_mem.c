@@ -22,9 +22,7 @@
 #include <reeve/pool.h>
 #include <reeve/reeve.h>
 
-#if defined(RV_NO_MIMALLOC) /* a build under a sanitizer: there the peer is the sanitizer's */
-#include <stdlib.h>
-#else
+#if !defined(RV_NO_MIMALLOC) /* under a sanitizer the peer is the sanitizer's */
 #include <mimalloc.h>
 #endif
 #include <stdatomic.h>
