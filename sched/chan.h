@@ -77,7 +77,7 @@ static inline struct rv_waitq *rv_chan_queue(struct reeve_chan *c, bool sends)
     return sends ? &c->out.waiting : &c->in.waiting;
 }
 
-/* Both ends. Bolts are taken in the order of the channels' addresses, out before in. */
+/* Both ends. Locks are taken in the order of the channels' addresses, out before in. */
 static inline void rv_chan_lock(struct reeve_chan *c)
 {
     if (c->cap)

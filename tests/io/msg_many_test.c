@@ -11,12 +11,6 @@
 
 #define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
-#define RUN_BOTH(fn)                                                                               \
-    do {                                                                                           \
-        RUN(fn, .workers = 1);                                                                     \
-        RUN(fn, .workers = 2);                                                                     \
-    } while (0)
-
 enum { MANY = 20, ROOM = 8 };
 
 struct many {

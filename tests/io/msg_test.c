@@ -13,13 +13,6 @@
 #define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
-/* In turns on one worker and on two. */
-#define RUN_BOTH(fn)                                                                               \
-    do {                                                                                           \
-        RUN(fn, .workers = 1);                                                                     \
-        RUN(fn, .workers = 2);                                                                     \
-    } while (0)
-
 /* A bound socket and its address. */
 struct place {
     int fd;

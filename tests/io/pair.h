@@ -37,6 +37,13 @@ struct pair {
         CHECK_EQ(reeve_run(fn, NULL, __VA_ARGS__), 0);                                             \
     } while (0)
 
+/* In turns on one worker and on two. */
+#define RUN_BOTH(fn)                                                                               \
+    do {                                                                                           \
+        RUN(fn, .workers = 1);                                                                     \
+        RUN(fn, .workers = 2);                                                                     \
+    } while (0)
+
 static inline struct rv_io_worker *my_io(void)
 {
     return rv_io_of(rv_worker_self());
