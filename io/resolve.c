@@ -14,8 +14,9 @@
  *     ASKED  -> IDLE    [finish]       answered, or the pool failed
  *     IDLE   -> (none)  [settle]       nobody uses it, and it is not worth keeping or one too many
  *
- * (1) An entry is freed when it is IDLE and has no users. Users are those who wait, those who were
- *     woken and have not read the answer yet, and finish() while it wakes them.
+ * (1) An entry is freed when it is IDLE and has no users. Users are those who wait and those who
+ *     were woken and have not read the answer yet. So finish() lets go of the entry before it wakes
+ *     them: who has the answer finds the cache tidied up.
  * (2) A waiter lies on its task's stack. It is linked and unlinked under the lock; who unlinks it
  *     to wake it takes the token along and does not touch it again.
  * (3) The answer changes under the lock, as a whole. Who was woken may find a newer one than he was
@@ -277,8 +278,8 @@ static void finish(struct rv_entry *e, int error, bool asked)
     e->names = e->asked;
     bool keep = asked && is_answer(error);
     e->expires = keep ? r->now() + lifetime(r, error, &e->names) : 0;
-    e->users++; /* (1) */
     take_waiters(e, &head);
+    struct rv_entry *dead = settle(r, e);
     while (head.next != &head) {
         uint64_t token = head.next->token;
         uint32_t home = head.next->home;
@@ -287,8 +288,6 @@ static void finish(struct rv_entry *e, int error, bool asked)
         rv_wait_fire(r->sched, NULL, token, RV_WOKEN, home);
         rv_lock_acquire(&r->lock);
     }
-    e->users--;
-    struct rv_entry *dead = settle(r, e);
     rv_lock_release(&r->lock);
     rv_free(dead);
 }
