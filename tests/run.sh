@@ -16,8 +16,13 @@ cd "$root" || exit 1
 passed=0 failed=0 skipped=0
 SECONDS_EACH=900    # for one executable; each test in it has a limit of its own
 
-output=$(mktemp) || exit 1
-trap 'rm -f "$output"' EXIT
+outputs=$(mktemp -d) || exit 1
+trap 'rm -rf "$outputs"' EXIT
+
+# Two executables at a time where there are two processors. Not more: rings are locked memory, of
+# which an ordinary user has little, and a few tests keep two threads busy.
+JOBS=$(nproc)
+[ "$JOBS" -le 2 ] || JOBS=2
 
 finish() {
     if [ "$skipped" -gt 0 ]; then
@@ -29,28 +34,36 @@ finish() {
     exit
 }
 
-count() {
-    grep -c "^$1 " "$output"
-}
-
-# run_one PREFIX EXECUTABLE...: its lines get the prefix, "ok sched.deque.a_stolen_task_runs_once".
+# run_one OUTPUT EXECUTABLE...: what it prints, and OUTPUT.done once that is all.
 run_one() {
-    local prefix=$1 status=0 bad
+    local output=$1 status=0
     shift
     timeout -k 5 $SECONDS_EACH "$@" >"$output" 2>&1 </dev/null || status=$?
-    bad=$(count FAIL)
-    if [ "$bad" -eq 0 ] && [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
+    if ! grep -q "^FAIL " "$output" && [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
         echo "FAIL  (the executable ended with status $status)" >>"$output"
-        bad=1
     fi
-    if [ "$bad" -eq 0 ]; then
-        sed -n -E "s/^(ok|skip) /\1 $prefix./p" "$output"
+    : >"$output.done"
+}
+
+# report OUTPUT: its lines get the file's name, "ok sched.deque.a_stolen_task_runs_once".
+report() {
+    local prefix=${1##*/}
+    if grep -q "^FAIL " "$1"; then
+        sed -E "s/^(ok|skip|FAIL) /\1 $prefix./" "$1"
     else
-        sed -E "s/^(ok|skip|FAIL) /\1 $prefix./" "$output"
+        sed -n -E "s/^(ok|skip) /\1 $prefix./p" "$1"
     fi
-    passed=$((passed + $(count ok)))
-    skipped=$((skipped + $(count skip)))
-    failed=$((failed + bad))
+    passed=$((passed + $(grep -c "^ok " "$1")))
+    skipped=$((skipped + $(grep -c "^skip " "$1")))
+    failed=$((failed + $(grep -c "^FAIL " "$1")))
+    rm -f "$1" "$1.done"
+}
+
+report_done() {
+    local mark
+    for mark in "$outputs"/*.done; do
+        [ ! -e "$mark" ] || report "${mark%.done}"
+    done
 }
 
 # ThreadSanitizer needs its address ranges free, which address randomisation does not promise.
@@ -61,7 +74,7 @@ launcher() {
 }
 
 run_preset() {
-    local preset=$1 prefix executable with
+    local preset=$1 prefix executable with running=0
     echo "== $preset"
     if ! configure_and_build "$preset"; then
         failed=$((failed + 1))
@@ -69,8 +82,21 @@ run_preset() {
     fi
     read -r -a with <<<"$(launcher "$preset")"
     while read -r prefix executable; do
-        run_one "$prefix" "${with[@]}" "$executable"
+        if [ "$running" -ge "$JOBS" ]; then
+            wait -n
+            running=$((running - 1))
+            report_done
+        fi
+        run_one "$outputs/$prefix" "${with[@]}" "$executable" &
+        running=$((running + 1))
     done <"build/$preset/tests/tests.txt"
+    wait
+    report_done
+    if [ -n "$(ls -A "$outputs")" ]; then
+        echo "FAIL  (executables that nobody saw end: $(ls "$outputs"))"
+        failed=$((failed + 1))
+        rm -rf "${outputs:?}"/*
+    fi
 }
 
 if ! need_packages; then
