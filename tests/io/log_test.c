@@ -11,6 +11,7 @@
 #include "mem/fault.h"
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
+#include "tests/turns.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
@@ -399,7 +400,7 @@ static int cancelled(void *arg)
     struct one o = { log, "never", LONG, 1 };
     reeve_task *t;
     CHECK_EQ(reeve_spawn(&t, never_in, &o), 0);
-    CHECK_EQ(reeve_sleep(0), 0);
+    give_turns();
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(o.result, -ECANCELED);

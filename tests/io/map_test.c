@@ -359,9 +359,12 @@ TEST(a_deadline_or_a_cancellation_ends_a_fetch_between_two_pieces)
     RUN(in_vain, .workers = 2, .offload_max = 1);
 }
 
+enum { BEGUN = 1 };
+
 static int after_cancel(void *arg)
 {
     struct fetch *f = arg;
+    f->result = BEGUN;
     while (reeve_sleep(0) == 0)
         ;
     f->result = reeve_map_fetch(f->m, 0, f->m->len, 0);
@@ -375,9 +378,10 @@ static int there_anyway(void *arg)
     (void)arg;
     CHECK_EQ(reeve_map_open(&m, file("file", MIB), 0, 0, LONG), 0);
     CHECK_EQ(reeve_map_fetch(&m, 0, m.len, LONG), 0);
-    struct fetch f = { .m = &m, .result = 1 };
+    struct fetch f = { .m = &m };
     CHECK_EQ(reeve_spawn(&t, after_cancel, &f), 0);
-    CHECK_EQ(reeve_sleep(0), 0);
+    while (f.result != BEGUN) /* who is cancelled before never begins */
+        CHECK_EQ(reeve_sleep(0), 0);
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(f.result, 0);

@@ -9,6 +9,7 @@
 #include "io/sim.h"
 #include "mem/fault.h"
 #include "tests/io/names.h"
+#include "tests/turns.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(3 * REEVE_MS)
@@ -517,7 +518,7 @@ static int already_cancelled(void *arg)
     struct asker a = { .host = "a.test" };
     reeve_task *t;
     CHECK_EQ(reeve_spawn(&t, ask_when_cancelled, &a), 0);
-    CHECK_EQ(reeve_sleep(0), 0);
+    give_turns();
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(a.result, -ECANCELED);

@@ -15,6 +15,7 @@
 #include "runtime/runtime.h"
 #include "sched/cpus.h"
 #include "tests/runtime/server.h"
+#include "tests/turns.h"
 
 /* ---- out of range ---------------------------------------------------------------------------- */
 
@@ -342,7 +343,7 @@ static int spawn_user(void *arg)
     reeve_task *t;
     int r;
     CHECK_OK(reeve_spawn(&t, use_stack, arg, .worker = 1));
-    CHECK_OK(reeve_sleep(0)); /* it runs on a stack of its own, not on ours */
+    give_turns(); /* it runs on a stack of its own, not on ours */
     CHECK_OK(reeve_join(t, &r, LONG));
     return r;
 }

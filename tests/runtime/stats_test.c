@@ -9,6 +9,7 @@
 
 #include "runtime/runtime.h"
 #include "tests/runtime/server.h"
+#include "tests/turns.h"
 
 static int run(reeve_fn *scene, unsigned workers)
 {
@@ -83,7 +84,7 @@ static int cancel_one_that_runs(void *arg)
     (void)arg;
     reeve_task *t;
     CHECK_OK(reeve_spawn(&t, wait_for_ever, NULL));
-    CHECK_OK(reeve_sleep(0)); /* it waits now */
+    give_turns(); /* it waits now */
     struct reeve_stats a = now();
     reeve_cancel(t);
     CHECK_OK(reeve_join(t, NULL, 0));
@@ -113,8 +114,7 @@ static int complete_late(void *arg)
     reeve_task *t;
     struct reeve_stats a = now();
     CHECK_OK(reeve_spawn(&t, leave_a_waiter, NULL));
-    CHECK_OK(reeve_sleep(0));
-    CHECK_OK(reeve_sleep(0)); /* its function has returned, its child waits */
+    give_turns(); /* its function has returned, its child waits */
     CHECK_EQ(now().completed, a.completed);
     CHECK_EQ(now().tasks_live - a.tasks_live, 2);
     reeve_cancel(t);
