@@ -14,7 +14,6 @@
 #define TESTS_EXPLORE_EXPLORE_MAIN_H
 
 #define CHECK_MAIN
-#define CHECK_SECONDS 240 /* a few on a machine of its own */
 #define main check_main
 #include "tests/check.h"
 #undef main

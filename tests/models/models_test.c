@@ -9,7 +9,6 @@
  * under a sanitizer, which would watch this driver and not the models.
  */
 #define CHECK_MAIN
-#define CHECK_SECONDS 300
 #include "tests/check.h"
 
 #include <ftw.h>

@@ -9,7 +9,6 @@
  * spawned was started or skipped once, and the errors are those of the manual.
  */
 #define CHECK_MAIN
-#define CHECK_SECONDS 180
 #include "tests/check.h"
 
 #include "mem/fault.h"
