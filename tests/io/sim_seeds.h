@@ -18,7 +18,7 @@
 
 #include "io/sim.h"
 
-#define SEEDS_SECONDS 50 /* below those of the test itself */
+#define SEEDS_SECONDS 270 /* below those of the test itself */
 
 /* Sanitizers take their time. */
 #if defined(RV_TSAN)
