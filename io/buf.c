@@ -15,7 +15,10 @@
  *     without waking anybody, unless its home says that streams wait for buffers there. Returner:
  *     push, fence, look at `starved`. Home: set `starved`, fence, look into the inbox, sleep. One
  *     of the two sees the other.
- * (3) At most out_max leases are borrowed; a returned one goes to who has waited longest. Extra
+ * (3) The kernel has a window of the group: offered <= window, but just after it got narrower, and
+ *     offered < window only if nothing else is free. The window is doubled when a receive finds no
+ *     buffer, and halved after CALM_PICKS without that.
+ * (4) At most out_max leases are borrowed; a returned one goes to who has waited longest. Extra
  *     ones are counted apart: data must not wait for a borrower, who may be waiting for it.
  *
  * Threads: return - anyone; picked, message - the group's worker; borrow - a task.
@@ -33,6 +36,10 @@
 
 #define IDLE_MAX 64 /* blocks that the pool keeps for the next borrower */
 
+/* Buffers that the kernel has at least: one system call uses up to about so many. */
+#define WINDOW_MIN 64u
+#define CALM_PICKS 65536u /* without a receive that found none; then half of the window may do */
+
 /* opaque[0]: the struct rv_io_worker of a picked lease; else the struct rv_io plus one of these, or
  * plus RV_LEASE_ARENA, io/arena.h. */
 enum { BORROWED = 1, EXTRA = 2 };
@@ -45,7 +52,9 @@ int rv_group_init(struct rv_io_worker *iw, size_t bytes, uint32_t bufs)
     g->base = rv_map_lazy(bytes * bufs);
     g->leases = rv_map_lazy(sizeof *g->leases * bufs);
     g->bytes = bytes;
-    g->bufs = bufs;
+    g->bufs = g->free = bufs;
+    g->window = bufs < WINDOW_MIN ? bufs : WINDOW_MIN;
+    g->calm = CALM_PICKS;
     if (!g->base || !g->leases) {
         rv_group_finish(iw);
         return -ENOMEM;
@@ -59,6 +68,64 @@ void rv_group_finish(struct rv_io_worker *iw)
     rv_unmap(g->base, g->bytes * g->bufs);
     rv_unmap(g->leases, sizeof *g->leases * g->bufs);
     *g = (struct rv_group){ 0 };
+}
+
+/* Offers what there is, until the window is full: what is warm, then what was never touched. */
+static __attribute__((noinline)) void offer(struct rv_io_worker *iw)
+{
+    struct rv_group *g = &iw->group;
+    while (g->offered < g->window) {
+        uint32_t id = g->fresh;
+        if (g->shelf) {
+            id = g->shelf->msg.aux;
+            g->shelf = rv_lease_next(g->shelf);
+        } else if (g->fresh < g->bufs) {
+            g->fresh++;
+        } else {
+            return;
+        }
+        iw->driver->provide(iw, id);
+        g->offered++;
+    }
+}
+
+/* One was picked: the warmest takes its place. */
+static inline void replace(struct rv_io_worker *iw)
+{
+    struct rv_group *g = &iw->group;
+    struct rv_lease *warm = g->shelf;
+    if (__builtin_expect(!warm || g->offered != g->window, 0)) {
+        g->offered--;
+        offer(iw);
+        return;
+    }
+    g->shelf = rv_lease_next(warm);
+    iw->driver->provide(iw, warm->msg.aux);
+}
+
+void rv_group_open(struct rv_io_worker *iw)
+{
+    offer(iw);
+}
+
+bool rv_group_widen(struct rv_io_worker *iw)
+{
+    struct rv_group *g = &iw->group;
+    if (!g->shelf && g->fresh == g->bufs)
+        return false;
+    if (g->calm < CALM_PICKS || g->offered == 0) { /* else others found none in the same call */
+        g->window = g->window < g->bufs ? 2 * g->window : g->bufs;
+        g->calm = CALM_PICKS;
+        offer(iw);
+    }
+    return true;
+}
+
+static void narrow(struct rv_group *g)
+{
+    g->calm = CALM_PICKS;
+    if (g->window >= 2 * WINDOW_MIN)
+        g->window /= 2;
 }
 
 /* The record's first time: until now nothing has touched its memory. */
@@ -84,16 +151,26 @@ struct rv_lease *rv_lease_picked(struct rv_io_worker *iw, uint32_t cflags, int32
     l->pub.len = res > 0 ? (size_t)res : 0;
     l->pub.opaque[1] = RV_LEASE_PENDING;
     g->free--;
+    replace(iw);
+    if (__builtin_expect(--g->calm == 0, 0))
+        narrow(g);
     return l;
 }
 
 /* On the group's own worker. */
 static void home(struct rv_io_worker *iw, struct rv_lease *l)
 {
+    struct rv_group *g = &iw->group;
     l->pub.opaque[1] = RV_LEASE_AWAY;
-    iw->group.free++;
-    iw->driver->provide(iw, l->msg.aux);
-    if (__builtin_expect(iw->group.watched, 0))
+    g->free++;
+    if (g->offered < g->window) {
+        g->offered++;
+        iw->driver->provide(iw, l->msg.aux);
+    } else {
+        rv_lease_link(l, g->shelf);
+        g->shelf = l;
+    }
+    if (__builtin_expect(g->watched, 0))
         rv_stream_home(iw);
 }
 
@@ -272,7 +349,7 @@ int rv_lease_borrow(struct rv_lease **ret_lease, int64_t until)
     struct rv_borrow *b = &iw->io->borrow;
     struct rv_lease *l = NULL;
     rv_lock_acquire(&b->lock);
-    if (b->out == b->out_max) { /* as long as anybody waits, too: (3) */
+    if (b->out == b->out_max) { /* as long as anybody waits, too: (4) */
         int r = await_place(iw, until, &l);
         if (r < 0)
             return r;

@@ -7,6 +7,9 @@
  * *borrowed* one is a block from the heap, record and memory together, that a task fills itself.
  * Both look the same to whoever holds them.
  *
+ * Of a group the kernel has a window only, and fills those that came home last again first: memory
+ * that is in the caches already, and the rest of the group is never touched.
+ *
  *     struct rv_lease  | data len cap owner state | msg: list link, inbox node | memory |
  *                        '--- struct reeve_buf --'
  */
@@ -61,7 +64,12 @@ struct rv_group {
     struct rv_lease *leases;    /* the record of buffer id */
     size_t bytes;
     uint32_t bufs;
-    uint32_t free;              /* how many the ring has, less what it used and we have not seen */
+    uint32_t free;              /* how many nobody has, less what was used and we have not seen */
+    uint32_t offered;           /* of these, how many the kernel may pick */
+    uint32_t window;            /* as many as it should have */
+    uint32_t fresh;             /* ids from here on have never been offered */
+    uint32_t calm;              /* so many more picks, and the window gets narrower */
+    struct rv_lease *shelf;     /* the others, the last one home first */
     RV_ATOMIC(uint32_t) starved; /* 1: streams wait; who sends a lease home then wakes the worker */
     /* Leases that stay away: `stayed` of those that were out at `since` are out still, or more. */
     bool watched;               /* what comes home is to be told to rv_stream_home() */
@@ -86,6 +94,13 @@ struct rv_borrow {
 /* The group of a worker and its records. 0 or -ENOMEM. finish: {0} is fine. */
 int rv_group_init(struct rv_io_worker *iw, size_t bytes, uint32_t bufs);
 void rv_group_finish(struct rv_io_worker *iw);
+
+/* The engine has started: offers the first window. */
+void rv_group_open(struct rv_io_worker *iw);
+
+/* A receive found no buffer: widens the window, if not all that are free are in it already. Whether
+ * the receive may be made again at once. */
+bool rv_group_widen(struct rv_io_worker *iw);
 
 /* Frees the idle blocks. Borrowed ones, if the program still has any, are its loss. */
 void rv_borrow_finish(struct rv_borrow *b);

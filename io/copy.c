@@ -11,20 +11,22 @@
  *     pipe   -> pipe, socket    splice, here, which never waits
  *     stream -> pipe            the same; what was received ahead goes first, from its leases
  *     stream -> socket, file    splice into a pipe of our own, and from there as above
+ *     foreign socket -> pipe    splice by the ring, from 16 KiB on
  *     what the kernel refuses,  read and write through a block of memory
  *     and all other kinds
  *
  * (1) No byte is lost: nothing is taken out of `from` for good before it is delivered. A file is
  *     read at an offset, and its position set at the end, past what was delivered. What came from a
  *     stream and was not delivered is put back before the stream, as leases. From a foreign socket
- *     it is looked at (MSG_PEEK), delivered, then discarded; from a pipe that cannot be spliced it
- *     is duplicated (tee), delivered, then discarded. Only a device gives what it cannot take back:
- *     then the delivery waits for no deadline.
+ *     it goes to a pipe in one step, or is looked at (MSG_PEEK), delivered, then discarded: a pipe
+ *     of our own in between could not be emptied back into it. From a pipe that cannot be spliced
+ *     it is duplicated (tee), delivered, then discarded. Only a device gives what it cannot take
+ *     back: then the delivery waits for no deadline.
  * (2) Pieces are bounded, and others run in between: a fast pair of descriptors does not keep its
  *     worker.
  * (3) What runs here must not wait. A pipe is told so by SPLICE_F_NONBLOCK; a socket listens only
  *     to its file's O_NONBLOCK, which is set: for good on ours, which the ring uses in the same way
- *     with it and without, until the end of the call on a foreign one. Whether a piece is in the
+ *     with it and without, until the end of the call on a foreign one. Whether a MiB is in the
  *     page cache is asked at its last byte, and if that is not, at every 64 KiB; a hole in between
  *     is a wait for the disk in this thread, outside of reeve code, so that others can take care of
  *     its connections (loan.c).
@@ -62,6 +64,7 @@
 #include <reeve/offload.h>
 #include <reeve/time.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -82,9 +85,14 @@
 
 #define HERE_MAX ((size_t)256 << 10)  /* bytes that a step here moves: some 80 us of TCP */
 #define PIPE_MAX ((size_t)1 << 20)    /* of our own pipe, which the ring fills */
+#define CACHED_MAX ((size_t)1 << 20)  /* that is asked for at a time: some 0.7 us each */
 #define RANGE_MAX ((size_t)16 << 20)  /* of a copy_file_range, which nothing interrupts */
+#define SPLICE_MIN 16384              /* bytes that are worth a thread of the kernel's */
 #define PROBE_EVERY ((size_t)64 << 10)
 #define AT_POSITION UINT64_MAX
+
+/* -ERESTARTSYS and those after it, of the kernel's linux/errno.h. */
+enum { RESTART_LEAST = -512, RESTART_MOST = -516 };
 
 enum kind { A_FILE, A_PIPE, A_SOCKET, A_DEVICE };
 
@@ -98,6 +106,7 @@ struct copy {
     uint32_t was;           /* of rv_io_enter() */
     size_t left;
     off_t pos;              /* a file's: of the next byte to deliver */
+    off_t cached_end;       /* up to there it was in the page cache a moment ago */
     struct rv_writer turn;  /* to `to` */
     struct rv_hold hold;    /* on `from`, where it is a stream of ours */
     struct rv_op *pin[2];   /* on both, so that the close of one ends a wait for the other */
@@ -189,6 +198,16 @@ __attribute__((noinline)) static void put_in(int fd, const void *data, size_t n)
     int saved = errno;
     RV_MUST(write(fd, data, n) == (ssize_t)n);
     errno = saved;
+}
+
+/* How many bytes a socket has received; 0 too where that cannot be told. */
+__attribute__((noinline)) static int received(int fd)
+{
+    int saved = errno, n = 0;
+    if (ioctl(fd, FIONREAD, &n) < 0)
+        n = 0;
+    errno = saved;
+    return n;
 }
 
 __attribute__((noinline)) static short ready_for(int fd, short events)
@@ -510,15 +529,19 @@ static ssize_t file_to_file(struct copy *c)
 static ssize_t file_to_socket(struct copy *c)
 {
     off_t pos = c->pos;
-    size_t cached = cached_bytes(c->from, pos, least(c->left, HERE_MAX));
     ssize_t n;
+    if (pos >= c->cached_end)
+        c->cached_end = pos + (off_t)cached_bytes(c->from, pos, least(c->left, CACHED_MAX));
+    size_t cached = least((size_t)(c->cached_end - pos), least(c->left, HERE_MAX));
     if (cached > 0) {
         struct rv_worker *w = rv_worker_self();
         rv_rt_leave(w, c->was); /* (3) */
         n = here(SENDFILE, c->to, c->from, &pos, cached);
         rv_rt_enter(w);
-        if (n == -EAGAIN)
+        if (n == -EAGAIN) {
+            c->cached_end = pos; /* who knows when it goes on */
             return await(c, c->to, POLLOUT);
+        }
     } else {
         int r = make_pipe(c);
         if (r < 0)
@@ -553,6 +576,19 @@ static ssize_t pipe_to_any(struct copy *c)
     }
     ssize_t n = here(SPLICE, c->to, c->from, NULL, least(c->left, HERE_MAX));
     return n == -EAGAIN ? await_both(c) : n;
+}
+
+/* By a thread of the kernel's, which may wait if others read from the socket, too: its flags are
+ * not ours to change, since a copy in the other direction may rely on them. Interrupted there it
+ * says what only the kernel itself should see. */
+static ssize_t foreign_to_pipe(struct copy *c)
+{
+    if (received(c->from) < SPLICE_MIN)
+        return through_memory(c);
+    if (!ready_for(c->to, POLLOUT))
+        return await(c, c->to, POLLOUT);
+    ssize_t n = by_ring(c, c->to, c->from, AT_POSITION, c->left);
+    return n <= RESTART_LEAST && n >= RESTART_MOST ? -EAGAIN : n;
 }
 
 static ssize_t stream_to_any(struct copy *c)
@@ -590,6 +626,8 @@ static ssize_t step(struct copy *c)
         return stream_to_any(c);
     if (c->from_kind == A_PIPE)
         return pipe_to_any(c);
+    if (c->from_kind == A_SOCKET && c->to_kind == A_PIPE)
+        return foreign_to_pipe(c);
     if (c->from_kind != A_FILE)
         return through_memory(c);
     return c->to_kind == A_FILE     ? file_to_file(c)

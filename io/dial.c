@@ -32,6 +32,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <reeve/net.h>
+#include <reeve/socket.h>
 #include <reeve/task.h>
 #include <sys/socket.h>
 
@@ -123,9 +124,9 @@ static int connect_to(struct rv_io_worker *iw, const struct rv_addr *a, reeve_ti
     return r;
 }
 
-static int connect_host(const struct rv_host *host, uint16_t port, reeve_time deadline)
+static int connect_host(int type, const struct rv_host *host, uint16_t port, reeve_time deadline)
 {
-    struct rv_addr a = { .type = SOCK_STREAM };
+    struct rv_addr a = { .type = type };
     uint32_t was;
     a.len = rv_host_sockaddr(host, port, &a.to);
     struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
@@ -191,7 +192,7 @@ static int attempt(void *arg)
 {
     struct attempt *a = arg;
     struct race *c = a->race;
-    int fd = connect_host(&c->names->host[a - c->attempt], c->port, c->until);
+    int fd = connect_host(SOCK_STREAM, &c->names->host[a - c->attempt], c->port, c->until);
     if (!over(a, fd))
         reeve_close(fd);
     return 0;
@@ -350,7 +351,7 @@ int rv_dial_names(const struct rv_names *names, uint16_t port, reeve_time deadli
 {
     RV_ASSERT(names->n > 0 && names->n <= RV_NAMES_MAX);
     if (names->n == 1)
-        return connect_host(&names->host[0], port, deadline);
+        return connect_host(SOCK_STREAM, &names->host[0], port, deadline);
     struct rv_worker *w = rv_in_task("reeve_dial");
     struct race *c = rv_alloc_zero(sizeof *c);
     if (!c)
@@ -372,7 +373,9 @@ int rv_dial_names(const struct rv_names *names, uint16_t port, reeve_time deadli
 
 /* ---- dialling -------------------------------------------------------------------------------- */
 
-static int dial_name(struct rv_addr *a, reeve_time deadline)
+/* What a name means; *ret_names is the caller's to free. */
+static int look_up(struct rv_addr *a, const char *call, reeve_time deadline,
+                   struct rv_names **ret_names)
 {
     struct rv_names *names = rv_alloc(sizeof *names); /* much for the stack of a small task */
     uint32_t was;
@@ -380,11 +383,38 @@ static int dial_name(struct rv_addr *a, reeve_time deadline)
         return -ENOMEM;
     for (char *p = a->name; *p; p++) /* DNS does not tell them apart */
         *p = *p >= 'A' && *p <= 'Z' ? (char)(*p - 'A' + 'a') : *p;
-    struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
+    struct rv_io_worker *iw = rv_io_enter(call, &was);
     int r = rv_resolve(iw->io->resolver, a->name, names, deadline);
     rv_io_exit(was);
-    if (r >= 0)
-        r = rv_dial_names(names, a->port, deadline);
+    if (r < 0)
+        rv_free(names);
+    else
+        *ret_names = names;
+    return r;
+}
+
+/* Datagrams: nobody answers, so there is nothing to race. The first address to which this host has
+ * a way, which the kernel says at once. */
+static int connect_datagrams(const struct rv_names *names, uint16_t port, reeve_time deadline)
+{
+    int r = -ENOENT, said = 0;
+    for (uint32_t i = 0; i < names->n; i++) {
+        r = connect_host(SOCK_DGRAM, &names->host[i], port, deadline);
+        if (r >= 0 || r == -ECANCELED || r == -ETIMEDOUT)
+            return r;
+        said = said ? said : r;
+    }
+    return said ? said : r;
+}
+
+static int dial_name(struct rv_addr *a, reeve_time deadline)
+{
+    struct rv_names *names;
+    int r = look_up(a, "reeve_dial", deadline, &names);
+    if (r < 0)
+        return r;
+    r = a->type == SOCK_DGRAM ? connect_datagrams(names, a->port, deadline)
+                              : rv_dial_names(names, a->port, deadline);
     rv_free(names);
     return r;
 }
@@ -396,12 +426,45 @@ int reeve_dial(const char *addr, reeve_time deadline)
     struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
     int r = rv_addr_read(addr, false, &a);
     bool name = r == 0 && a.len == 0;
-    if (name && a.type == SOCK_DGRAM) {
-        r = -EAFNOSUPPORT;
-        name = false;
-    }
     if (r == 0 && !name)
         r = connect_to(iw, &a, deadline);
     rv_io_exit(was);
     return name ? dial_name(&a, deadline) : r;
+}
+
+/* ---- addresses without a connection ---------------------------------------------------------- */
+
+/* The first of that family, 0: of any. */
+static const struct rv_host *host_of(const struct rv_names *names, int family)
+{
+    for (uint32_t i = 0; i < names->n; i++)
+        if (family == AF_UNSPEC || names->host[i].family == family)
+            return &names->host[i];
+    return NULL;
+}
+
+int reeve_addr_lookup(const char *addr, int family, struct sockaddr_storage *ret,
+                      socklen_t *ret_len, reeve_time until)
+{
+    struct rv_addr a;
+    struct rv_names *names;
+    rv_in_task("reeve_addr_lookup");
+    int r = rv_addr_read(addr, false, &a);
+    if (r < 0)
+        return r;
+    if (a.len > 0) {
+        if (family != AF_UNSPEC && a.to.ss_family != family)
+            return -EAFNOSUPPORT;
+        *ret = a.to;
+        *ret_len = a.len;
+        return 0;
+    }
+    r = look_up(&a, "reeve_addr_lookup", until, &names);
+    if (r < 0)
+        return r;
+    const struct rv_host *host = host_of(names, family);
+    if (host)
+        *ret_len = rv_host_sockaddr(host, a.port, ret);
+    rv_free(names);
+    return host ? 0 : -EAFNOSUPPORT;
 }

@@ -17,10 +17,16 @@
  *     that can send one from anywhere, and a ring that is enabled; else it is the eventfd.
  * (3) Completions are copied out of the CQ before any is acted upon: what they lead to may need
  *     room in it, and enters the kernel only from here.
- * (4) Buffers given back are published once, before the ring is entered.
- * (5) A send without copying that has completed but for its notification cannot be cancelled: the
+ * (4) Buffers given back are published once, before the ring is entered. A receive that went ahead
+ *     of them would find none, and wait for the next to come home.
+ * (5) Transfers of files do not wait for the end of the pass where a device may be idle for want of
+ *     them: a disk that completed all it had in one burst would stand still until the last of the
+ *     tasks that it woke has run. FEED of them at a time leave at once, until FED_ENOUGH are under
+ *     way: then the device has more to do than this pass takes. What the page cache answers at
+ *     once has no device behind it; where that is most of them, the next few are not tried.
+ * (6) A send without copying that has completed but for its notification cannot be cancelled: the
  *     end waits for it, however long the peer takes to acknowledge.
- * (6) The ring and the eventfd stay open until no thread is left that could wake the worker.
+ * (7) The ring and the eventfd stay open until no thread is left that could wake the worker.
  *
  * Threads: wake, due and the calls of the system - anyone; start, stop - one, while no worker runs;
  * queue, cancel, provide, collect - the worker's, or the holder of its loan; the rest - the
@@ -49,6 +55,9 @@
 #define PREFETCH_MIN 4u  /* of fewer, what they touch was in use a moment ago */
 #define FETCH_ROUNDS 8u  /* of 20 completions each */
 #define COLLECT_MAX 1024u
+#define FEED 4u          /* transfers: fewer cost more of the CPU, more leave the device idle */
+#define FED_ENOUGH 16u
+#define FEED_BACK_MAX 1024u
 #define READY_ENOUGH 61u /* tasks: a pass runs no more of them, so more completions can wait */
 
 enum { BEHIND_REQUEST = 1, BEHIND_CANCEL = 2 }; /* op->driver_bits; see (1) */
@@ -65,7 +74,10 @@ struct uring {
     struct rv_bufring bufs;
     bool bufs_added; /* since the last publish */
     bool event_armed;
-    uint32_t notifying; /* see (5) */
+    uint32_t notifying; /* see (6) */
+    uint32_t disk;                 /* transfers queued and not completed, see (5) */
+    uint32_t disk_new, disk_begun; /* since the last enter: not submitted yet, and submitted */
+    uint32_t feed_not, feed_back;  /* so many will not be tried; so many were not, the last time */
     int event_fd;
     uint64_t event_value;                     /* what the read puts there: of no interest */
     struct rv_op *behind_first, *behind_last; /* the backlog */
@@ -160,8 +172,58 @@ static const struct {
     [RV_OP_REQUEST] = { IORING_OP_NOP, 0, 0 }, /* fill_request() says what */
 };
 
-static void fill_request(struct io_uring_sqe *sqe, const struct rv_op *op)
+/* See (4). */
+static inline void publish(struct uring *u)
 {
+    if (u->bufs_added) {
+        rv_bufring_publish(&u->bufs);
+        u->bufs_added = false;
+    }
+}
+
+static void tell_counters(struct rv_io_worker *iw)
+{
+    const struct uring *u = iw->engine;
+    rv_store_relaxed(&iw->n.enters, u->ring.enters);
+    rv_store_relaxed(&iw->n.sqes, u->ring.sqes);
+    rv_store_relaxed(&iw->n.overflows, u->ring.overflows);
+}
+
+/* What began meanwhile, as far as one can tell: completions that nobody has seen yet may stand for
+ * all that was there before. */
+static uint32_t disk_under_way(const struct uring *u)
+{
+    bool unseen = rv_ring_has_cqe(&u->ring) || rv_ring_taskrun(&u->ring);
+    return unseen ? u->disk_begun : u->disk - u->disk_new;
+}
+
+/* Lets the transfers that are queued begin; see (5). Not from the backlog, which is on its way into
+ * the kernel, and not for a worker that lent its ring. */
+static __attribute__((noinline)) void feed_device(struct rv_io_worker *iw)
+{
+    struct uring *u = iw->engine;
+    if (u->feed_not > 0) {
+        u->feed_not--;
+        return;
+    }
+    if (u->behind_first || iw->by != iw->w || disk_under_way(u) >= FED_ENOUGH)
+        return;
+    uint32_t n = u->disk_new, tail = rv_ring_load(u->ring.k_cq_tail);
+    publish(u); /* a receive may be among what is queued */
+    rv_ring_submit(&u->ring); /* if it fails: the enter at the end of the pass has them too */
+    tell_counters(iw);
+    u->disk_begun += n;
+    u->disk_new = 0;
+    if (rv_ring_load(u->ring.k_cq_tail) - tail > n / 2)
+        u->feed_back = u->feed_back < FEED_BACK_MAX ? 2 * u->feed_back + FED_ENOUGH : FEED_BACK_MAX;
+    else
+        u->feed_back = 0;
+    u->feed_not = u->feed_back;
+}
+
+static void fill_request(struct rv_io_worker *iw, struct io_uring_sqe *sqe, const struct rv_op *op)
+{
+    struct uring *u = iw->engine;
     const struct rv_req *req = op->addr;
     sqe->fd = req->fd; /* also where that is no fd: the op has -1 then */
     sqe->opcode = req->opcode;
@@ -173,9 +235,14 @@ static void fill_request(struct io_uring_sqe *sqe, const struct rv_op *op)
     sqe->rw_flags = (int)req->op_flags;
     sqe->buf_index = req->buf_index;
     sqe->splice_fd_in = req->fd_in;
+    if (op->kind == RV_OPK_DISK) {
+        u->disk++;
+        if (++u->disk_new >= FEED)
+            feed_device(iw);
+    }
 }
 
-static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const struct rv_op *op)
+static inline void fill(struct rv_io_worker *iw, struct io_uring_sqe *sqe, const struct rv_op *op)
 {
     sqe->opcode = plan[op->code].opcode;
     sqe->flags = plan[op->code].flags;
@@ -191,12 +258,15 @@ static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const 
     case RV_OP_CONNECT:
         sqe->off = op->off;
         break;
+    case RV_OP_SEND_ZC:
+        sqe->ioprio = (uint16_t)op->off;
+        break;
     case RV_OP_ACCEPT:
     case RV_OP_ACCEPT_MULTI:
         sqe->accept_flags = SOCK_CLOEXEC;
         break;
     case RV_OP_RECV_MULTI:
-        if (io->caps.recv_optlen)
+        if (iw->io->caps.recv_optlen)
             rv_uring_sqe_optlen(sqe, (uint32_t)op->off);
         sqe->buf_group = GROUP_ID;
         break;
@@ -204,7 +274,7 @@ static inline void fill(const struct rv_io *io, struct io_uring_sqe *sqe, const 
         sqe->buf_group = GROUP_ID;
         break;
     case RV_OP_REQUEST:
-        fill_request(sqe, op);
+        fill_request(iw, sqe, op);
         break;
     default:
         break;
@@ -247,7 +317,7 @@ static void catch_up(struct rv_io_worker *iw)
             struct io_uring_sqe *sqe = rv_ring_sqe(&u->ring);
             if (!sqe)
                 return;
-            fill(iw->io, sqe, op);
+            fill(iw, sqe, op);
             op->driver_bits &= (uint8_t)~BEHIND_REQUEST;
         }
         if (op->driver_bits & BEHIND_CANCEL) {
@@ -287,7 +357,7 @@ static void queue(struct rv_io_worker *iw, struct rv_op *op)
     struct uring *u = iw->engine;
     struct io_uring_sqe *sqe = u->behind_first ? NULL : rv_ring_sqe(&u->ring);
     if (__builtin_expect(sqe != NULL, 1))
-        fill(iw->io, sqe, op);
+        fill(iw, sqe, op);
     else
         fall_behind(iw, op, BEHIND_REQUEST);
 }
@@ -413,17 +483,29 @@ static void arm_event(struct uring *u)
     u->event_armed = true;
 }
 
+/* The kinds that the engine keeps count of. True: it was nobody else's. */
+static bool note(struct uring *u, const struct rv_cqe *cqe)
+{
+    switch (rv_op_kind(cqe->user_data)) {
+    case RV_OPK_DISK:
+        u->disk--;
+        return false;
+    case RV_OPK_SEND_ZC:
+        u->notifying += cqe->flags & RV_URING_CQE_F_NOTIF ? -1u : (cqe->flags & RV_OPF_MORE) != 0;
+        return false;
+    default:
+        if (cqe->user_data == ID_EVENT)
+            u->event_armed = false;
+        return true;
+    }
+}
+
 static void complete(struct rv_io_worker *iw, const struct rv_cqe *cqe)
 {
     struct uring *u = iw->engine;
-    if ((cqe->user_data & 15) == RV_OPK_ENGINE) {
-        if (cqe->user_data == ID_EVENT)
-            u->event_armed = false;
+    if (rv_op_kind(cqe->user_data) >= RV_OPK_DISK && note(u, cqe))
         return;
-    }
     uint32_t flags = cqe->flags & (0xffff0000u | RV_OPF_BUFFER | RV_OPF_MORE);
-    if (__builtin_expect((cqe->user_data & 15) == RV_OPK_SEND_ZC, 0))
-        u->notifying += cqe->flags & RV_URING_CQE_F_NOTIF ? -1u : (flags & RV_OPF_MORE) != 0;
     if (__builtin_expect(u->behind_first != NULL && !(flags & RV_OPF_MORE), 0)) {
         struct rv_op *op = rv_op_of(iw->io, cqe->user_data);
         if (op->driver_bits)
@@ -431,6 +513,8 @@ static void complete(struct rv_io_worker *iw, const struct rv_cqe *cqe)
     }
     rv_op_complete(iw, cqe->user_data, cqe->res, flags);
 }
+_Static_assert(RV_OPK_DISK + 1 == RV_OPK_SEND_ZC && RV_OPK_SEND_ZC + 1 == RV_OPK_ENGINE,
+               "what note() knows comes last");
 _Static_assert(RV_OPF_BUFFER == RV_URING_CQE_F_BUFFER, "flags are passed on as they are");
 _Static_assert(RV_OPF_MORE == RV_URING_CQE_F_MORE, "flags are passed on as they are");
 _Static_assert(RV_OPF_BUFFER_SHIFT == RV_URING_CQE_BUFFER_SHIFT, "and so is the buffer's id");
@@ -471,10 +555,7 @@ static void prepare(struct rv_io_worker *iw)
         catch_up(iw);
     if (!u->event_armed && !iw->leaving)
         arm_event(u);
-    if (u->bufs_added) { /* (4) */
-        rv_bufring_publish(&u->bufs);
-        u->bufs_added = false;
-    }
+    publish(u);
 }
 
 static void enter(struct rv_io_worker *iw, unsigned min_complete, int64_t until)
@@ -483,9 +564,8 @@ static void enter(struct rv_io_worker *iw, unsigned min_complete, int64_t until)
     int r = rv_ring_enter(&u->ring, min_complete, 0, until);
     if (r < 0 && r != -EAGAIN && r != -EBUSY) /* these two pass: reap, and try again */
         rv_die("io_uring_enter failed on worker %u (%d).", iw->w->index, r);
-    rv_store_relaxed(&iw->n.enters, u->ring.enters);
-    rv_store_relaxed(&iw->n.sqes, u->ring.sqes);
-    rv_store_relaxed(&iw->n.overflows, u->ring.overflows);
+    u->disk_new = u->disk_begun = 0;
+    tell_counters(iw);
 }
 
 static bool reap(struct rv_worker *w, uint32_t ready)

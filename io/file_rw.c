@@ -81,7 +81,7 @@ static int go_on(const struct transfer *t, int64_t until)
     const struct iovec *v = &t->pieces[t->at];
     size_t left = t->n - t->at, rest = v->iov_len - t->inside;
     bool vector = left > 1 && t->inside == 0;
-    struct rv_req q = { .fd = t->fd, .off = t->off + t->done };
+    struct rv_req q = { .fd = t->fd, .off = t->off + t->done, .disk = true };
     if (vector) {
         q.addr = rv_req_ptr(v);
         q.len = left < IOV_MAX ? (uint32_t)left : IOV_MAX;

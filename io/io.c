@@ -75,9 +75,7 @@ static int make_worker(struct rv_io *io, struct rv_worker *w)
         rv_group_finish(iw);
         return r;
     }
-    for (uint32_t id = 0; id < io->bufs; id++)
-        io->driver->provide(iw, id);
-    iw->group.free = io->bufs;
+    rv_group_open(iw);
     w->io = iw;
     return 0;
 }

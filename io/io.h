@@ -98,6 +98,8 @@ struct rv_io_counters {
     RV_ATOMIC(uint64_t) arms, starved, capped;
     /* received into the heap for want of buffers; sent along with another's send */
     RV_ATOMIC(uint64_t) relieved, taken_along;
+    /* sent without a copy; of these, copied by the kernel after all; leases that had to be */
+    RV_ATOMIC(uint64_t) zc_sent, zc_copied, zc_plain;
     /* waits for one to borrow; come home from elsewhere */
     RV_ATOMIC(uint64_t) borrowed, lease_waits, leases_home;
     RV_ATOMIC(uint64_t) accepted, accept_pauses; /* by acceptors; EMFILE and ENFILE */
@@ -131,8 +133,10 @@ struct rv_io {
     struct rv_io_worker *workers;   /* sched->nworkers of them */
     size_t buf_bytes;               /* a multiple of 64 */
     size_t zc_bytes_min;            /* leases from so many bytes on are sent without a copy */
+    RV_ATOMIC(uint32_t) zc_mute;    /* 1: this kernel does not tell whether it copied after all */
     uint32_t bufs;                  /* per worker, a power of two */
-    uint32_t stream_bytes_max, stream_bufs_max; /* what a stream may hold unread */
+    /* What a stream may hold unread before it stops; half as much more may come: stream.c (10). */
+    uint32_t stream_bytes_max, stream_bufs_max;
 };
 
 struct rv_io_opts {

@@ -28,7 +28,16 @@
  * (4) Whoever is in `waiting` or in `unsynced` has a write or a sync under way whose end looks at
  *     both queues. The end of a write begins a sync first, the end of a sync a write first: so
  *     neither can starve the other.
- * (5) A record is its task's own again once it is DONE, and the lock was let go of.
+ * (5) Where zeroes are wanted ahead, a batch that would end beyond them is preceded by more. They
+ *     are no part of the log: `written` stays behind them, the cut of (2) takes them along, and the
+ *     close cuts them off. Records that replace zeroes change neither the file's length nor its
+ *     extents, so a sync of them writes no journal. Measured, 64 tasks and 128 bytes each, on ext4:
+ *     150 to 190 us for a batch and its sync; where the file grows 200 to 2500, by what else the
+ *     journal has to carry. Space that is only reserved (FALLOC_FL_KEEP_SIZE) is in between: the
+ *     first write to it changes its extent. One write with RWF_DSYNC takes as long as a write and a
+ *     sync. A second group under way would gain nothing while the first is synced: flushes of a
+ *     device take turns, and each would carry half as many records.
+ * (6) A record is its task's own again once it is DONE, and the lock was let go of.
  *
  * Threads: tasks, of any runtimes.
  */
@@ -36,6 +45,7 @@
 #include <fcntl.h>
 #include <reeve/net.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -52,6 +62,10 @@
 #define BATCH_BYTES (UINT64_C(1) << 20)
 #define UNSYNCED_BYTES (UINT64_C(8) << 20)
 #define RECORD_MAX (UINT64_C(1) << 30)
+#define ZEROES ((size_t)64 << 10) /* of one piece */
+#define AHEAD_MAX (BATCH_RECORDS / 2 * ZEROES)
+#define AHEAD_ALIGN UINT64_C(4096) /* so that a page is not written both as zeroes and as the end */
+#define WORTH_ZEROES 8             /* times a batch: else the zeroes cost more than they save */
 #define MODE 0600
 
 enum state { WAITING, TAKEN, UNSYNCED, SYNCING, DONE };
@@ -80,7 +94,9 @@ struct reeve_log {
     bool writing, syncing;
     int error;                         /* not 0: spoilt, and why */
     struct reeve_log_stats n;
-    struct iovec pieces[BATCH_RECORDS]; /* the writer's */
+    /* The writer's. */
+    uint64_t ahead, zeroed;             /* how many zeroes to write, and up to where they are */
+    struct iovec pieces[BATCH_RECORDS];
 };
 
 /* ---- waking: the lock is held ---------------------------------------------------------------- */
@@ -222,6 +238,71 @@ static void let_others_append(void)
     rv_rt_begin(rv_worker_self());
 }
 
+/* Makes the file so long, and no longer. */
+static int cut(struct reeve_log *log, uint64_t end)
+{
+    int r = rv_file_truncate(log->fd, end, RV_NEVER);
+    if (r >= 0)
+        log->zeroed = end;
+    return RV_FAULT("log.cut") ? -EIO : r;
+}
+
+/* A write beyond this limit would raise a signal. */
+static bool may_be_so_long(uint64_t end)
+{
+    struct rlimit most;
+    return getrlimit(RLIMIT_FSIZE, &most) == 0 && end <= most.rlim_cur;
+}
+
+/* Has the file hold zeroes where the batch will be and some way beyond, see (5). Where that cannot
+ * be, for want of space most likely, it goes without them from then on. 0, or why what the attempt
+ * left behind it cannot be cut off. */
+static int write_zeroes(struct reeve_log *log, uint64_t at, uint64_t bytes)
+{
+    static const unsigned char zeroes[ZEROES];
+    uint64_t end = (at + bytes + log->ahead + AHEAD_ALIGN - 1) & ~(AHEAD_ALIGN - 1);
+    if (at + bytes <= log->zeroed || log->ahead / WORTH_ZEROES < bytes)
+        return 0;
+    unsigned n = 0;
+    ssize_t r = may_be_so_long(end) ? 0 : -EFBIG;
+    for (uint64_t i = log->zeroed; i < end; i += log->pieces[n++].iov_len)
+        log->pieces[n] = (struct iovec){ (void *)(uintptr_t)zeroes,
+                                         end - i < ZEROES ? (size_t)(end - i) : ZEROES };
+    if (r == 0)
+        r = RV_FAULT("log.ahead") ? -ENOSPC
+                                  : rv_file_transfer(true, log->fd, log->pieces, n, log->zeroed,
+                                                     RV_NEVER);
+    if (r >= 0) {
+        log->zeroed = end;
+        return 0;
+    }
+    log->ahead = 0;
+    return cut(log, at);
+}
+
+/* Writes the batch at the end of the log; what a failed write left behind it is cut off. A negative
+ * *ret_cut: that could not be. */
+static ssize_t write_batch(struct reeve_log *log, const struct record *first, uint64_t at,
+                           int *ret_cut)
+{
+    uint64_t bytes = 0;
+    unsigned n = 0;
+    for (const struct record *rec = first; rec; rec = rec->next)
+        bytes += rec->len;
+    ssize_t r = *ret_cut = write_zeroes(log, at, bytes);
+    if (r < 0)
+        return r;
+    for (const struct record *rec = first; rec; rec = rec->next)
+        log->pieces[n++] = (struct iovec){ (void *)(uintptr_t)rec->data, rec->len };
+    r = RV_FAULT("log.write") ? -EIO
+                              : rv_file_transfer(true, log->fd, log->pieces, n, at, RV_NEVER);
+    if (r < 0)
+        *ret_cut = cut(log, at); /* (2) */
+    else if (log->zeroed < at + bytes)
+        log->zeroed = at + bytes;
+    return r;
+}
+
 /* The caller leads the batch that begins with its record. The lock is held. */
 static void lead_write(struct reeve_log *log, struct record *first)
 {
@@ -230,18 +311,11 @@ static void lead_write(struct reeve_log *log, struct record *first)
     let_others_append();
     rv_lock_acquire(&log->lock);
     fill_batch(log, first);
-    unsigned n = 0;
-    for (struct record *rec = first; rec; rec = rec->next)
-        log->pieces[n++] = (struct iovec){ (void *)(uintptr_t)rec->data, rec->len };
     uint64_t at = log->written;
     log->n.writes++;
     rv_lock_release(&log->lock);
-    ssize_t r = RV_FAULT("log.write")
-                    ? -EIO
-                    : rv_file_transfer(true, log->fd, log->pieces, n, at, RV_NEVER);
-    int cut = r < 0 ? rv_file_truncate(log->fd, at, RV_NEVER) : 0; /* (2) */
-    if (r < 0 && RV_FAULT("log.cut"))
-        cut = -EIO;
+    int cut;
+    ssize_t r = write_batch(log, first, at, &cut);
     rv_lock_acquire(&log->lock);
     struct wakes wakes = { .n = 0 };
     if (cut < 0 && log->error == 0)
@@ -456,7 +530,8 @@ static int set_up(struct reeve_log *log, const struct reeve_log_opts *opts, int6
         r = sync_parent(opts->path, until);
     if (r < 0)
         return r;
-    log->written = log->synced = st.stx_size;
+    log->written = log->synced = log->zeroed = st.stx_size;
+    log->ahead = opts->ahead_bytes < AHEAD_MAX ? opts->ahead_bytes : AHEAD_MAX;
     log->batch_bytes = opts->batch_bytes ? opts->batch_bytes : BATCH_BYTES;
     log->unsynced_bytes = opts->unsynced_bytes ? opts->unsynced_bytes : UNSYNCED_BYTES;
     rv_lock_init(&log->lock);
@@ -493,6 +568,17 @@ int reeve_log_open(reeve_log **ret_log, const struct reeve_log_opts *opts, reeve
     return r;
 }
 
+/* What nobody has appended goes, whatever has happened; and it must not come back. */
+static int cut_zeroes(struct reeve_log *log, int64_t until)
+{
+    if (log->zeroed == log->written)
+        return 0;
+    bool was = rv_masked_begin();
+    int r = cut(log, log->written);
+    rv_masked_end(was);
+    return r < 0 ? r : rv_file_sync(log->fd, false, until);
+}
+
 int reeve_log_close(reeve_log *log, reeve_time until)
 {
     if (!log)
@@ -504,9 +590,9 @@ int reeve_log_close(reeve_log *log, reeve_time until)
     rv_lock_release(&log->lock);
     if (used)
         rv_die("reeve_log_close was called while another task uses the log.");
-    int r = sync_all(log, until);
+    int r = sync_all(log, until), zeroes = cut_zeroes(log, until);
     rv_io_exit(was);
     reeve_close(log->fd);
     rv_free(log);
-    return r;
+    return r < 0 ? r : zeroes;
 }

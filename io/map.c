@@ -284,7 +284,7 @@ static int map_it(struct rv_map *m, const struct rv_map_source *src, void **ret_
     m->flags = src->flags;
     rv_store_relaxed(&m->candid, src->candid);
     rv_store_relaxed(&m->broken, 0u);
-    rv_store_relaxed(&m->random, 0u);
+    rv_store_relaxed(&m->random, UINT64_C(0));
     (void)rv_add_relaxed(&live_bytes, (uint64_t)bytes);
     publish(m, (uintptr_t)data, bytes);
     *ret_data = data;
@@ -441,6 +441,47 @@ static int in_pieces(struct piece *p, size_t off, size_t len, size_t most, reeve
     return r < 0 ? r : 0;
 }
 
+/* ---- what is used at random ---- */
+
+/* A range of pages as one word; what is beyond 2^32 of them counts as the last. */
+static uint64_t page_range(size_t off, size_t len)
+{
+    size_t page = rv_page_bytes(), first = off / page, end = rv_page_round(off + len) / page;
+    first = first < UINT32_MAX ? first : UINT32_MAX - 1;
+    end = end < UINT32_MAX ? end : UINT32_MAX;
+    return (uint64_t)first << 32 | end;
+}
+
+/* Said to be used at random. Two such parts make one with what lies between them: what it costs
+ * there is one more call of the system. */
+static void mark_random(struct rv_map *m, size_t off, size_t len)
+{
+    uint64_t add = page_range(off, len), was = rv_load_relaxed(&m->random), both;
+    do {
+        uint32_t first = (uint32_t)(add >> 32), end = (uint32_t)add;
+        if (was != 0 && (uint32_t)(was >> 32) < first)
+            first = (uint32_t)(was >> 32);
+        if ((uint32_t)was > end)
+            end = (uint32_t)was;
+        both = (uint64_t)first << 32 | end;
+    } while (!rv_cas_relaxed(&m->random, &was, both));
+}
+
+/* Taken back, if the range holds all of it. */
+static void unmark_random(struct rv_map *m, size_t off, size_t len)
+{
+    uint64_t less = page_range(off, len), was = rv_load_relaxed(&m->random);
+    while (was != 0 && was >> 32 >= less >> 32 && (uint32_t)was <= (uint32_t)less)
+        if (rv_cas_relaxed(&m->random, &was, UINT64_C(0)))
+            return;
+}
+
+bool rv_map_is_random(const struct rv_map *m, size_t off, size_t len)
+{
+    uint64_t some = page_range(off, len), marked = rv_load_relaxed(&m->random);
+    return marked != 0 && some >> 32 < (uint32_t)marked && marked >> 32 < (uint32_t)some;
+}
+
 /* The kernel reads ahead by itself, in large parts, twice as fast as when it is told to. But not
  * where it was told that accesses are random: there it would get page by page what is wanted as a
  * whole. */
@@ -449,7 +490,7 @@ static int populate(struct rv_map *m, size_t off, size_t len, struct piece *p)
     size_t bytes;
     char *start = pages_of(m, off, len, &bytes);
     int r;
-    if (rv_load_relaxed(&m->random))
+    if (rv_map_is_random(m, off, len))
         (void)madvise(start, bytes, MADV_WILLNEED);
     do
         r = madvise(start, bytes, p->advice);
@@ -618,11 +659,13 @@ int reeve_map_advise(const struct reeve_map *map, size_t off, size_t len, enum r
     struct piece p = { .fn = hint == REEVE_MAP_HINT_DONE ? let_go : will_need, .m = m };
     switch (hint) {
     case REEVE_MAP_HINT_NORMAL:
+        unmark_random(m, off, len);
         return set_flag(m, off, len, MADV_NORMAL);
     case REEVE_MAP_HINT_SEQUENTIAL:
+        unmark_random(m, off, len);
         return set_flag(m, off, len, MADV_SEQUENTIAL);
     case REEVE_MAP_HINT_RANDOM:
-        rv_store_relaxed(&m->random, 1u);
+        mark_random(m, off, len);
         return set_flag(m, off, len, MADV_RANDOM);
     case REEVE_MAP_HINT_HUGE:
         r = set_flag(m, off, len, MADV_HUGEPAGE);

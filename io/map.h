@@ -32,7 +32,8 @@ struct rv_map {
     int flags;  /* REEVE_MAP_* */
     RV_ATOMIC(uint32_t) gen;    /* odd: open; grows at each open and close */
     RV_ATOMIC(uint32_t) calls;  /* that the pool works on */
-    RV_ATOMIC(uint32_t) random; /* a part of it was said to be used so */
+    /* the pages from the first to behind the last that was said to be used so: << 32 |; 0: none */
+    RV_ATOMIC(uint64_t) random;
     RV_ATOMIC(uint64_t) candid; /* what mincore(2) tells whom: see tells_truth() in map.c */
     struct rv_offload_job end;  /* takes it down */
 };
@@ -72,6 +73,9 @@ size_t rv_map_charge(size_t len);
 /* The file's size as far as this machine knows it, without asking another one; or -errno. errno
  * may change. In signal handlers, too. */
 int64_t rv_map_size(int fd);
+
+/* Whether a page of the range is among those that were said to be used at random. */
+bool rv_map_is_random(const struct rv_map *m, size_t off, size_t len);
 
 /* For the handler: the address is in a map, whose page there cannot be had. Puts zeroes there and
  * marks the map. False: it is in no map. errno may change. */

@@ -23,25 +23,6 @@
 #include "mem/die.h"
 #include "sched/wait.h"
 
-/* The leases that a stream has unread, after the first. */
-static size_t take_unread(int fd, uint32_t gen, struct reeve_buf **ret_bufs, size_t max)
-{
-    struct rv_fd *f = rv_fd_slot(fd);
-    size_t n = 0;
-    for (; n < max; n++) {
-        struct rv_lease *l;
-        uint64_t word = rv_fd_lock(f);
-        if (rv_fd_gen(word) != gen || !f->first) {
-            rv_fd_unlock(f, word);
-            return n;
-        }
-        if (rv_stream_take(rv_io_self(), f, word, REEVE_POLL, &l) <= 0) /* unlocks */
-            return n;
-        ret_bufs[n] = &l->pub;
-    }
-    return n;
-}
-
 static ssize_t take(struct rv_io_worker *iw, struct rv_fd *f, struct reeve_buf **ret_bufs,
                     size_t max, size_t *ret_n, reeve_time deadline)
 {
@@ -60,7 +41,9 @@ static ssize_t take(struct rv_io_worker *iw, struct rv_fd *f, struct reeve_buf *
     if (len <= 0)
         return len;
     ret_bufs[0] = &first->pub;
-    size_t n = 1 + take_unread(rv_fd_number(f), gen, ret_bufs + 1, max - 1);
+    size_t n = 1;
+    if (max > 1)
+        n += rv_stream_take_more(rv_io_self(), f, gen, ret_bufs + 1, max - 1);
     for (size_t i = 1; i < n; i++)
         len += (ssize_t)ret_bufs[i]->len;
     *ret_n = n;
@@ -101,6 +84,8 @@ ssize_t reeve_buf_sendv(int fd, struct reeve_buf *const *bufs, size_t n, reeve_t
     struct iovec pieces[REEVE_BUFS_MAX];
     size_t sum = 0;
     uint32_t was;
+    if (n == 1)
+        return reeve_buf_send(fd, bufs[0], deadline);
     struct rv_io_worker *iw = rv_io_enter("reeve_buf_sendv", &was);
     ssize_t len = rv_wait_check(iw->io->sched, iw->w->cur);
     if (len == 0 && n > REEVE_BUFS_MAX)

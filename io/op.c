@@ -37,6 +37,7 @@
 #include "io/net.h"
 #include "io/req.h"
 #include "io/stream.h"
+#include "io/uring_compat.h"
 #include "io/zc.h"
 #include "mem/die.h"
 #include "sched/pick.h"
@@ -147,6 +148,8 @@ static void complete_zc(struct rv_io_worker *iw, struct rv_op *op, uint8_t state
     bool more = cflags & RV_OPF_MORE;
     RV_MUST(state != RV_OPS_NOTIFYING || !more);
     if (state == RV_OPS_NOTIFYING) {
+        if ((uint32_t)res & RV_URING_NOTIF_USAGE_ZC_COPIED)
+            rv_count(&iw->n.zc_copied, 1);
         rv_zc_through(iw, op);
         return;
     }
@@ -204,6 +207,7 @@ void rv_op_complete(struct rv_io_worker *iw, uint64_t id, int32_t res, uint32_t 
     }
     switch (kind) {
     case RV_OPK_TASK:
+    case RV_OPK_DISK:
         RV_MUST(!(cflags & RV_OPF_MORE));
         complete_task(iw, op, state, res, cflags);
         break;
@@ -261,7 +265,7 @@ void rv_op_prefetch(struct rv_io_worker *iw, const uint64_t *ids, size_t stride,
         uint64_t id = *(const uint64_t *)p;
         if (rv_op_kind(id) == RV_OPK_STREAM)
             prefetch_reader(s, stream_slot(id));
-        else if (rv_op_kind(id) == RV_OPK_TASK)
+        else if (rv_op_kind(id) == RV_OPK_TASK || rv_op_kind(id) == RV_OPK_DISK)
             prefetch_task(s, rv_op_of(iw->io, id)->token);
     }
 }

@@ -38,6 +38,7 @@ enum rv_op_kind {
     RV_OPK_NUDGE,
     RV_OPK_STREAM,   /* the receiving half of a socket, io/stream.c */
     RV_OPK_ACCEPTOR, /* a server's accepting socket, io/net.c */
+    RV_OPK_DISK,     /* as TASK: a file's bytes, for which a device may be idle meanwhile */
     RV_OPK_SEND_ZC,  /* as TASK, with a second completion behind it, io/zc.c */
     RV_OPK_ENGINE,   /* no op behind it: the engine's own, never passed to rv_op_complete() */
 };

@@ -91,7 +91,8 @@ static int run_once(struct rv_io_worker *iw, const struct rv_req *req, struct rv
 {
     if (!rv_req_known(iw->io, req->opcode))
         return run_plain(iw, req, deadline);
-    struct rv_op *op = rv_op_take(iw, RV_OPK_TASK, RV_OP_REQUEST, fd_of(req));
+    enum rv_op_kind kind = req->disk ? RV_OPK_DISK : RV_OPK_TASK;
+    struct rv_op *op = rv_op_take(iw, kind, RV_OP_REQUEST, fd_of(req));
     if (!op)
         return -ENOMEM;
     op->addr = (void *)(uintptr_t)req;

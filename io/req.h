@@ -31,6 +31,7 @@ struct rv_req {
     uint32_t len;
     uint32_t op_flags;  /* of reading, syncing, opening, splicing ... */
     uint16_t buf_index; /* of fixed reads and writes */
+    bool disk;          /* moves a file's bytes: an engine may be in a hurry to begin it */
     int32_t fd_in;      /* of splices */
     int32_t also;       /* 1 + another fd whose reeve_close ends the request; 0: none */
 };

@@ -16,7 +16,8 @@
  *     are never asked for: old helper libraries write the array anyway, over the heads and tails.
  * (2) sq_head <= SQ head <= SQ tail <= sq_tail <= sq_head + sq_entries: a slot is handed out again
  *     only after an enter in which the kernel took it.
- * (3) Every enter says GETEVENTS: on a DEFER_TASKRUN ring completions are made nowhere else.
+ * (3) Every enter but rv_ring_submit()'s says GETEVENTS: on a DEFER_TASKRUN ring completions are
+ *     made nowhere else.
  * (4) A registered index belongs to the thread that registered it, so it is used and given back
  *     by the owner only. Naming it on another thread would name a ring of that thread.
  * (5) For ordinary users the kernel charges a ring's memory to RLIMIT_MEMLOCK, which all their
@@ -391,6 +392,18 @@ int rv_ring_enter(struct rv_ring *r, unsigned min_complete, unsigned flags, int6
         submit -= (unsigned)n < submit ? (unsigned)n : submit;
     } while (submit && n > 0);
     return taken;
+}
+
+int rv_ring_submit(struct rv_ring *r)
+{
+    if (RV_FAULT("ring.submit"))
+        return -EAGAIN;
+    rv_ring_store(r->k_sq_tail, r->sq_tail); /* as in rv_ring_enter() */
+    long args[6] = { r->enter_fd, (long)rv_ring_unsubmitted(r), 0, (long)r->enter_flags };
+    int n = call(__NR_io_uring_enter, args);
+    r->enters++;
+    account(r);
+    return n;
 }
 
 /* ---- registering, messages ------------------------------------------------------------------- */

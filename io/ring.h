@@ -149,6 +149,11 @@ static inline struct io_uring_sqe *rv_ring_sqe(struct rv_ring *r)
  * -EBADFD: not enabled; -EEXIST: not the owner; the kernel's -errno else. */
 int rv_ring_enter(struct rv_ring *r, unsigned min_complete, unsigned flags, int64_t until);
 
+/* Submits every SQE and does no more: completions that are due stay due, but for those of requests
+ * that could be answered at once. For who is not done yet, and wants these to begin. >= 0: so many
+ * were taken; -errno: the next enter will take the rest, or say what is wrong. */
+int rv_ring_submit(struct rv_ring *r);
+
 /* Whether peek would find something. */
 static inline bool rv_ring_has_cqe(const struct rv_ring *r)
 {

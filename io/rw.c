@@ -104,8 +104,11 @@ static ssize_t read_lease(struct rv_io_worker *iw, int fd, reeve_time deadline,
         return -ENOMEM;
     struct rv_lease *l = NULL;
     int n = rv_op_run(iw, op, deadline, &l);
-    if (n == -ENOBUFS)
+    if (n == -ENOBUFS) {
+        if (rv_io_self() == iw)
+            rv_group_widen(iw);
         return read_block(rv_io_self(), RV_OP_RECV, fd, deadline, ret_lease);
+    }
     if (n > 0) {
         l->pub.opaque[1] = RV_LEASE_OUT;
         *ret_lease = l;
@@ -697,6 +700,13 @@ ssize_t reeve_write(int fd, const void *buf, size_t len, reeve_time deadline)
     return n;
 }
 
+/* Whether fd is something that a lease can be sent to without a copy. */
+static __attribute__((noinline)) bool is_socket(const struct rv_io_worker *iw, int fd)
+{
+    const struct rv_fd *f = rv_fd_slot(fd);
+    return (f && rv_load_relaxed(&f->word) & RV_FD_OURS) || iw->driver->socket_type(fd) >= 0;
+}
+
 ssize_t reeve_buf_send(int fd, struct reeve_buf *buf, reeve_time deadline)
 {
     uint32_t was;
@@ -708,7 +718,8 @@ ssize_t reeve_buf_send(int fd, struct reeve_buf *buf, reeve_time deadline)
     ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
     if (n == 0 && fd < 0)
         n = -EBADF;
-    if (__builtin_expect(n == 0 && buf->len >= iw->io->zc_bytes_min, 0)) { /* it takes the lease */
+    if (__builtin_expect(n == 0 && buf->len >= iw->io->zc_bytes_min, 0) && is_socket(iw, fd)) {
+        /* it takes the lease */
         n = rv_zc_send(iw, fd, l, rv_deadline(iw->w->cur, deadline));
         rv_io_exit(was);
         return n;

@@ -385,11 +385,21 @@ static void skip_root(void *arg)
 
 /* ---- what was left over ---------------------------------------------------------------------- */
 
+/* Those that the kernel has, that lie ready for it, and that it never had. */
+static int64_t leases_home(const struct rv_group *g, uint32_t provided)
+{
+    int64_t n = provided + (int64_t)(g->bufs - g->fresh);
+    for (const struct rv_lease *l = g->shelf; l; l = rv_lease_next(l))
+        n++;
+    return n;
+}
+
 static int64_t leases_out(struct rv_sim *sim)
 {
     int64_t out = sim->io->borrow.out;
     for (uint32_t i = 0; i < sim->sched->nworkers; i++)
-        out += (int64_t)sim->io->bufs - sim->workers[i].provided_n;
+        out += sim->io->bufs -
+               leases_home(&sim->io->workers[i].group, sim->workers[i].provided_n);
     return out;
 }
 
@@ -496,6 +506,11 @@ static int make_io(struct rv_sim *sim)
     r = rv_io_create(&sim->io, sim->sched, &io);
     if (r < 0)
         return r;
+    for (uint32_t i = 0; i < sim->sched->nworkers; i++) { /* few at a time here and there */
+        uint32_t window = UINT32_C(1) << mix(o->seed + i) % 8;
+        if (window < sim->io->workers[i].group.window)
+            sim->io->workers[i].group.window = window;
+    }
     sim->ops_bytes = sizeof *sim->ops * sim->io->ops.cap;
     sim->ops = rv_map_lazy(sim->ops_bytes);
     return sim->ops ? 0 : -ENOMEM;

@@ -63,7 +63,8 @@ static void append(struct rv_sim_worker *sw, struct rv_sim_cqe cqe)
 static void post(struct rv_sim_op *k, int32_t res, uint32_t flags)
 {
     struct rv_sim_cqe cqe = { k->id, res, flags };
-    if (flags & RV_OPF_MORE || k->op->kind != RV_OPK_TASK)
+    bool of_task = k->op->kind == RV_OPK_TASK || k->op->kind == RV_OPK_DISK;
+    if (flags & RV_OPF_MORE || !of_task)
         k->faults = 0;
     rv_sim_record(RV_SIM_POST, k->sw->w->index, index_of(k), (int64_t)flags << 32 | (uint32_t)res);
     if (rv_sim_canary_now(RV_SIM_DROP_COMPLETION))

@@ -42,6 +42,8 @@
  * (9) A group is held if more than half of it was out for HELD_NS. That is found out when somebody
  *     starves: from then on, until half of the group is home, what comes home is counted, and
  *     taken for one of those that were out at first. So it is never found too early.
+ * (10) A flight begins only when less than half of the bound is unread, and brings no more than the
+ *     bound, or a buffer more: so one and a half times the bound is the most that is ever unread.
  *
  * While a group is held nobody waits for buffers any more, since those who hold them may be waiting
  * for this very data. A block of the heap is taken when data has come, so that a silent connection
@@ -557,7 +559,7 @@ static void settle(struct rv_io_worker *iw, struct rv_op *op, int32_t res)
     }
     bool pause = !rv_load_relaxed(&f->reader) && well_filled(iw->io, f);
     rv_fd_unlock(f, pause ? word & ~(uint64_t)RV_FD_ARMED : word); /* (1) */
-    if (!pause && res == -ENOBUFS)
+    if (!pause && res == -ENOBUFS && !rv_group_widen(iw))
         starve(iw, op);
     else if (!pause)
         arm(iw, op);
@@ -834,6 +836,24 @@ ssize_t rv_stream_take(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
     r.lease->pub.opaque[1] = RV_LEASE_OUT;
     *ret_lease = r.lease;
     return (ssize_t)r.lease->pub.len;
+}
+
+size_t rv_stream_take_more(struct rv_io_worker *iw, struct rv_fd *f, uint32_t gen,
+                           struct reeve_buf **ret_bufs, size_t max)
+{
+    size_t n = 0;
+    uint64_t word = rv_fd_lock(f);
+    if (rv_fd_gen(word) != gen || may_read(f, word) < 0) {
+        rv_fd_unlock(f, word);
+        return 0;
+    }
+    for (; n < max && f->first; n++) {
+        struct rv_lease *l = pop(f);
+        l->pub.opaque[1] = RV_LEASE_OUT;
+        ret_bufs[n] = &l->pub;
+    }
+    unlock_and_resume(iw, f, word);
+    return n;
 }
 
 /* The rest of a piece that was too large goes back to the front, and others may read again. */

@@ -13,6 +13,7 @@
 
 #include "io/fdtab.h"
 
+struct reeve_buf;
 struct rv_io_worker;
 struct rv_lease;
 struct rv_op;
@@ -47,6 +48,11 @@ ssize_t rv_stream_take(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, 
                        struct rv_lease **ret_lease);
 ssize_t rv_stream_copy(struct rv_io_worker *iw, struct rv_fd *f, uint64_t word, reeve_time deadline,
                        void *buf, size_t len);
+
+/* What is unread now, for who has just taken a lease in this generation of the slot: as many as
+ * there are and max allows, without a wait. How many. Locks and unlocks. */
+size_t rv_stream_take_more(struct rv_io_worker *iw, struct rv_fd *f, uint32_t gen,
+                           struct reeve_buf **ret_bufs, size_t max);
 
 /* Completions of a STREAM op, on its home worker. */
 void rv_stream_complete(struct rv_io_worker *iw, struct rv_op *op, int32_t res, uint32_t cflags);

@@ -15,6 +15,8 @@
  *     its number.
  * (4) Where it would be no gain, or cannot be done, the data is copied: a socket that does not know
  *     it, no memory for the notification, what a short send has left.
+ * (5) A kernel before 6.2 cannot say whether it copied after all, and refuses to be asked: then
+ *     that send is copied, and the next ones do not ask.
  *
  * Nobody calls it unasked: on loopback, and wherever a packet is looked into, the kernel copies
  * after all, later and for more than an ordinary send.
@@ -31,6 +33,7 @@
 #include "io/io.h"
 #include "io/op.h"
 #include "io/rw.h"
+#include "io/uring_compat.h"
 #include "mem/die.h"
 #include "sched/wait.h"
 
@@ -97,6 +100,8 @@ static ssize_t send_in_turn(struct rv_io_worker *iw, int fd, struct rv_lease *l,
         if (op)
             rv_op_release(iw, op);
         ssize_t n = r < 0 ? r : copy_rest(fd, data, len, 0, until);
+        if (r == 0)
+            rv_count(&rv_io_self()->n.zc_plain, 1);
         rv_lease_return(rv_io_self(), l);
         return n;
     }
@@ -105,9 +110,16 @@ static ssize_t send_in_turn(struct rv_io_worker *iw, int fd, struct rv_lease *l,
     op->addr = (void *)(uintptr_t)data;
     op->len = (uint32_t)len;
     op->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    bool mute = rv_load_relaxed(&iw->io->zc_mute) != 0;
+    op->off = mute ? 0 : RV_URING_SEND_ZC_REPORT_USAGE;
     rv_store_relaxed(&op->halves, (uint8_t)0);
     r = run(iw, f, op, until);
+    iw = rv_io_self();
+    if (r == -EINVAL && !mute) /* (5) */
+        rv_store_relaxed(&iw->io->zc_mute, 1U);
     bool copy = r >= 0 || copies_instead(r);
+    if (copy)
+        rv_count(r > 0 ? &iw->n.zc_sent : &iw->n.zc_plain, 1);
     ssize_t n = copy ? copy_rest(fd, data, len, r > 0 ? (size_t)r : 0, until) : r;
     rv_zc_through(rv_io_self(), op);
     return n;

@@ -154,6 +154,9 @@ void reeve_stats(reeve *rt, struct reeve_stats *ret_stats)
     st.sends_along = io.taken_along;
     st.lease_waits = io.lease_waits;
     st.heap_leases = io.borrowed;
+    st.zc_sent = io.zc_sent;
+    st.zc_copied = io.zc_copied;
+    st.zc_plain = io.zc_plain;
     st.conns_live = rv_load_relaxed(&rt->conns_live);
     st.accepted = io.accepted;
     st.shed = rv_load_relaxed(&rt->shed);

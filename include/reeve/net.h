@@ -47,7 +47,8 @@ REEVE_API int reeve_listen(const char *addr, int backlog);
 REEVE_API int reeve_accept(int fd, reeve_time until);
 
 /** Connects to an address and returns the fd; `until` bounds all that it takes. A socket for
- * datagrams (socket.h) gets a port of its own, and sends to that address and hears from it alone.
+ * datagrams (socket.h) gets a port of its own, and sends to that address and hears from it alone:
+ * of a name, the first address to which this host has a way.
  *
  * A name is looked up on a thread of the offload pool: by getaddrinfo, or by c-ares in a library
  * that was built with it. All tasks that ask for one name share one lookup, each to its own
@@ -61,15 +62,15 @@ REEVE_API int reeve_accept(int fd, reeve_time until);
  * REEVE_POLL a name must be known already, and each address is tried once.
  *
  * Errors of its own: of the address, -EINVAL: malformed, "*", port 0 or what cannot be a name;
- * -ENAMETOOLONG: a path above 107 bytes; -EAFNOSUPPORT: a name for datagrams; -ENODEV: no such
- * interface. Of the name, -ENOENT: there is no such name, or it has no address; -EAGAIN: no name
- * server answers, or the pool has no thread and could not make one: perhaps later; -EREMOTEIO: a
- * name server will not answer; -ENOTSUP: the runtime has no offload pool; -ESHUTDOWN: it is being
- * destroyed. Of the connection, -ECONNREFUSED, -ENETUNREACH, -EHOSTUNREACH, -ETIMEDOUT (there is no
- * telling it from until) and what else connect(2) reports, for a path also -ENOENT, -EACCES and
- * -EPROTOTYPE; -EMFILE, -ENFILE, -ENOBUFS. When several addresses have failed: want of memory or
- * descriptors, if that kept one from being tried; otherwise the first error that tells of the other
- * side, which -ENETUNREACH, -EADDRNOTAVAIL and -EAFNOSUPPORT do not.
+ * -ENAMETOOLONG: a path above 107 bytes; -ENODEV: no such interface. Of the name, -ENOENT: there is
+ * no such name, or it has no address; -EAGAIN: no name server answers, or the pool has no thread
+ * and could not make one: perhaps later; -EREMOTEIO: a name server will not answer; -ENOTSUP: the
+ * runtime has no offload pool; -ESHUTDOWN: it is being destroyed. Of the connection, -ECONNREFUSED,
+ * -ENETUNREACH, -EHOSTUNREACH, -ETIMEDOUT (there is no telling it from until) and what else
+ * connect(2) reports, for a path also -ENOENT, -EACCES and -EPROTOTYPE; -EMFILE, -ENFILE, -ENOBUFS.
+ * When several addresses have failed: want of memory or descriptors, if that kept one from being
+ * tried; otherwise the first error that tells of the other side, which -ENETUNREACH, -EADDRNOTAVAIL
+ * and -EAFNOSUPPORT do not.
  *     int fd = reeve_dial("example.org:80", reeve_in(2 * REEVE_SEC)); */
 REEVE_API int reeve_dial(const char *addr, reeve_time until);
 
@@ -83,7 +84,9 @@ REEVE_API ssize_t reeve_read(int fd, void *buf, size_t len, reeve_time until);
 
 /** Writes all of it, waiting as often as needed. Several tasks may write to one socket: the bytes
  * of each call stay together, in the order of the calls, and what had to wait for another's write
- * goes out along with others that did. Who leaves while he waits for that has sent nothing.
+ * goes out along with others that did. Who leaves before his bytes have begun to go out has sent
+ * nothing. While they go out along with others the result is what became of them: len if all are
+ * out, even if the deadline passed meanwhile; -ETIMEDOUT or -ECANCELED only if some are not.
  *
  * len, or -EPIPE, -ECONNRESET and what else write(2) reports. After an error an unknown part was
  * written, so a stream is of no further use: close it. */

@@ -291,6 +291,10 @@ struct reeve_stats {
     uint64_t heap_recvs;   /* received into the heap: leases stayed away (buf.h) */
     uint64_t sends_along;  /* writes that went out with another's, which they had waited for */
     uint64_t heap_leases;  /* leases that were served from the heap */
+    uint64_t zc_sent;      /* leases sent without copying (zc_bytes) */
+    uint64_t zc_copied;    /* of these, those that the kernel copied all the same, if it tells */
+    uint64_t zc_plain;     /* leases that were to be sent so and had to be copied: the socket, the
+                              kernel or its memory did not allow it */
 
     /* servers */
     uint64_t conns_live; /* gauge: connections with a handler */

@@ -63,6 +63,17 @@ REEVE_API int reeve_socket_shutdown(int fd, int how);
  *     int r = reeve_addr_parse("udp:127.0.0.1:53", &to, &len); */
 REEVE_API int reeve_addr_parse(const char *addr, struct sockaddr_storage *ret, socklen_t *ret_len);
 
+/** The same, and a host name is looked up, as reeve_dial (net.h) does: for those who send to many
+ * from one socket. family: AF_INET or AF_INET6, as that socket is, or AF_UNSPEC; of a name that has
+ * several such addresses it is the first.
+ *
+ * 0; what reeve_addr_parse says; -EAFNOSUPPORT: it has no address of that family; -ENOENT: there is
+ * no such name; -ETIMEDOUT, -ECANCELED, and what else reeve_dial says of a name. A deadline that
+ * has passed still gets what is known already.
+ *     r = reeve_addr_lookup("udp:time.example.org:123", AF_INET, &to, &len, until); */
+REEVE_API int reeve_addr_lookup(const char *addr, int family, struct sockaddr_storage *ret,
+                                socklen_t *ret_len, reeve_time until);
+
 /** The words for an address: "127.0.0.1:53", "[::1]:53", "unix:/run/x", "unix:@x", and "unix:" for
  * a socket without a name. Their length, without the 0 at the end; -ENOSPC: cap is too small;
  * -EAFNOSUPPORT: another family; -EINVAL: too short to be one. */

@@ -10,16 +10,17 @@
  * CPU time per operation fewer.
  *
  *     case            one operation                                   peers
- *     read_4k_direct  64 tasks read 4 KiB at random past the page     fio fio_batched
+ *     direct_4k_qd64  64 tasks read 4 KiB at random past the page     fio fio_batched
  *                     cache (O_DIRECT), into buffers the ring knows
- *     read_4k_cached  the same from the page cache                    fio fio_batched fio_psync
+ *     cached_4k_qd64  the same from the page cache                    fio fio_batched fio_psync
  *     fixed_vs_plain  the first, against memory that the ring does    plain
  *     fixed_cached    not know; and the second                        plain
  *     pread_1         one task reads 4 KiB from the page cache        pread
  *     file_to_socket  a MiB, from the page cache to a TCP             sendfile
  *                     connection, whose other end discards it
- *     log_fsync       64 tasks append 128 bytes each and wait until   fsync_each fsync_threads
- *                     they are durable
+ *     log_fsync_64    64 tasks append 128 bytes each and wait until   fsync_each fsync_threads
+ *                     they are durable; the log writes zeroes ahead
+ *     log_fsync_grow  the same without zeroes                         fsync_each fsync_threads
  *     fdatasync_1     the same of one thread that is alone: a write and an fdatasync
  *
  * fio reads with io_uring, one job, 64 under way, fixed buffers and a registered file, and takes no
@@ -272,13 +273,14 @@ void file_in_task(int (*run)(void *arg), void *arg)
 }
 
 static const struct bench_case cases[] = {
-    { .name = "read_4k_direct", .run = file_read_direct },
-    { .name = "read_4k_cached", .run = file_read_cached },
+    { .name = "direct_4k_qd64", .run = file_read_direct },
+    { .name = "cached_4k_qd64", .run = file_read_cached },
     { .name = "fixed_vs_plain", .run = file_read_fixed, .arg = true },
     { .name = "fixed_cached", .run = file_read_fixed, .arg = false },
     { .name = "pread_1", .run = file_read_one },
     { .name = "file_to_socket", .run = file_send },
-    { .name = "log_fsync", .run = file_log_fsync },
+    { .name = "log_fsync_64", .run = file_log_fsync, .arg = true },
+    { .name = "log_fsync_grow", .run = file_log_fsync, .arg = false },
     { .name = "fdatasync_1", .run = file_log_fdatasync },
 };
 

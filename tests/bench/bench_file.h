@@ -90,7 +90,7 @@ void file_read_one(struct bench *b, const struct bench_case *c);
 enum { FILE_FIO_DIRECT = 1, FILE_FIO_BATCHED = 2, FILE_FIO_PSYNC = 4 };
 int file_fio_turn(struct bench *b, const struct file_side *side, struct file_turn *ret_turn);
 
-/* file_log.c */
+/* file_log.c; c->arg of the first: whether the log writes zeroes ahead */
 void file_log_fsync(struct bench *b, const struct bench_case *c);
 void file_log_fdatasync(struct bench *b, const struct bench_case *c);
 

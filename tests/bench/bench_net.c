@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bench_net.c -- sockets beyond small requests: large messages, datagrams.
+ * bench_net.c -- sockets beyond small requests over TCP: large messages, datagrams, Unix sockets.
  *
  *     bench_net [--json] [--quick] [--case NAME]...
  *
@@ -12,6 +12,8 @@
  *     udp_echo       50 clients, each with one datagram of 64 B under way  raw_epoll
  *     udp_echo_many  the same, and both take and send many in one call     raw_epoll
  *     udp_echo_x1    one client                                            raw_epoll
+ *     unix_echo      50 Unix connections, each with 64 B under way         raw_epoll
+ *     unix_echo_x1   one connection                                        raw_epoll
  */
 #include "tests/bench/harness.h"
 
@@ -20,16 +22,18 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
     SIDES_MAX = 3, STOP_MS = 10000, MESSAGE = 65536, MIB = 1 << 20,
-    CLIENTS_MAX = 64, DATAGRAM = 64, LOST_MS = 500, LOST_MAX = 10,
+    CLIENTS_MAX = 64, REQUEST = 64, LOST_MS = 500, LOST_MAX = 10,
 };
 
 /* One server in a comparison, and what was measured of it. */
@@ -121,11 +125,14 @@ static void run_stream(struct bench *b, const struct bench_case *c)
     compare(b, c, &s, load_stream, "cpu_ns_per_mib", "mb_per_s");
 }
 
-/* ---- datagrams ------------------------------------------------------------------------------- */
+/* ---- datagrams, and the clients of Unix sockets ---------------------------------------------- */
+
+static void run_unix(struct bench *b, const struct bench_case *c);
 
 /* The load is this very process: a closed loop of clients, each with a socket and one request. */
 struct clients {
     int ep, n;
+    bool lossy; /* what is not answered for long is asked again */
     int fd[CLIENTS_MAX];
     uint64_t sent[CLIENTS_MAX]; /* the number of the request under way; 0: none */
     uint64_t number, answered;
@@ -133,7 +140,7 @@ struct clients {
 
 static int ask(struct clients *c, int i)
 {
-    uint64_t request[DATAGRAM / sizeof(uint64_t)] = { c->sent[i], (uint64_t)i };
+    uint64_t request[REQUEST / sizeof(uint64_t)] = { c->sent[i], (uint64_t)i };
     return send(c->fd[i], request, sizeof request, 0) == sizeof request ? 0 : -errno;
 }
 
@@ -146,7 +153,7 @@ static int ask_next(struct clients *c, int i)
 /* An answer, if it is the one that is awaited: a late one of a repeated request is not. */
 static int hear(struct clients *c, int i)
 {
-    uint64_t answer[DATAGRAM / sizeof(uint64_t)];
+    uint64_t answer[REQUEST / sizeof(uint64_t)];
     ssize_t n = recv(c->fd[i], answer, sizeof answer, 0);
     if (n < 0)
         return errno == EAGAIN ? 0 : -errno;
@@ -178,7 +185,7 @@ static int run_clients(struct clients *c, int64_t end)
         struct epoll_event events[CLIENTS_MAX];
         int n = epoll_wait(c->ep, events, CLIENTS_MAX, LOST_MS);
         if (n == 0)
-            r = ++lost == LOST_MAX ? -ETIMEDOUT : ask_again(c);
+            r = ++lost == LOST_MAX ? -ETIMEDOUT : c->lossy ? ask_again(c) : 0;
         bool more = bench_now() < end;
         for (int k = 0; k < n && r == 0; k++) {
             int i = (int)events[k].data.u32, heard = hear(c, i);
@@ -189,33 +196,69 @@ static int run_clients(struct clients *c, int64_t end)
     return r;
 }
 
-static int open_clients(struct clients *c, int n, const char *addr)
+/* A client's socket, connected. -errno. */
+static int open_client(const struct sockaddr *to, socklen_t len, int type)
+{
+    int fd = socket(to->sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && connect(fd, to, len) < 0) {
+        int r = -errno;
+        close(fd);
+        return r;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+static int open_clients(struct clients *c, int n, const struct sockaddr *to, socklen_t len,
+                        int type)
+{
+    *c = (struct clients){ .ep = epoll_create1(EPOLL_CLOEXEC), .lossy = type == SOCK_DGRAM };
+    if (c->ep < 0)
+        return -errno;
+    while (c->n < n) {
+        struct epoll_event ev = { .events = EPOLLIN, .data.u32 = (uint32_t)c->n };
+        int fd = c->fd[c->n] = open_client(to, len, type);
+        if (fd < 0)
+            return fd;
+        c->n++;
+        if (epoll_ctl(c->ep, EPOLL_CTL_ADD, fd, &ev) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int open_udp(struct clients *c, int n, const char *addr)
 {
     struct sockaddr_in to = { .sin_family = AF_INET };
     char host[64];
     const char *colon = strrchr(addr, ':');
     snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
     to.sin_port = htons((uint16_t)atoi(colon + 1));
-    *c = (struct clients){ .ep = epoll_create1(EPOLL_CLOEXEC) };
-    if (c->ep < 0 || inet_pton(AF_INET, host, &to.sin_addr) != 1)
+    if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
         return -EINVAL;
-    for (; c->n < n; c->n++) {
-        struct epoll_event ev = { .events = EPOLLIN, .data.u32 = (uint32_t)c->n };
-        int fd = c->fd[c->n] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ||
-            epoll_ctl(c->ep, EPOLL_CTL_ADD, fd, &ev) < 0)
-            return -errno;
-    }
-    return 0;
+    return open_clients(c, n, (struct sockaddr *)&to, sizeof to, SOCK_DGRAM);
 }
 
-static int load_udp(struct bench *b, const struct bench_case *bc, const char *addr, pid_t server,
-                    struct side *side)
+/* Where the server of a Unix case listens: a name of this process's own, which is no file. */
+static char unix_name[32];
+
+static int open_unix(struct clients *c, int n)
+{
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    size_t len = strlen(unix_name);
+    memcpy(to.sun_path + 1, unix_name, len); /* behind a 0 */
+    return open_clients(c, n, (struct sockaddr *)&to,
+                        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len),
+                        SOCK_STREAM);
+}
+
+static int load_clients(struct bench *b, const struct bench_case *bc, const char *addr,
+                        pid_t server, struct side *side)
 {
     static struct clients c;
     int64_t second = 1000000000, warmup = second / 10, window = second * (b->quick ? 3 : 5) / 10;
     bench_pin(b->cpu_load);
-    int r = open_clients(&c, (int)bc->arg, addr);
+    int r = bc->run == run_unix ? open_unix(&c, (int)bc->arg)
+                                : open_udp(&c, (int)bc->arg, addr);
     if (r == 0)
         r = run_clients(&c, bench_now() + warmup);
     /* Nothing is under way at either end, so the server sleeps and its time is all accounted. */
@@ -245,7 +288,23 @@ static void run_udp(struct bench *b, const struct bench_case *c)
     side_add(b, &s, "raw_epoll", "raw_epoll_udp");
     if (c->ctx)
         s.v[0].more = s.v[1].more = many;
-    compare(b, c, &s, load_udp, "cpu_ns_per_req", "req_per_s");
+    compare(b, c, &s, load_clients, "cpu_ns_per_req", "req_per_s");
+}
+
+/* ---- Unix sockets ---------------------------------------------------------------------------- */
+
+static void run_unix(struct bench *b, const struct bench_case *c)
+{
+    static char where[48];
+    static const char *const more[] = { "--unix", where, NULL };
+    static struct sides s;
+    snprintf(unix_name, sizeof unix_name, "reeve-bench-%d", (int)getpid());
+    snprintf(where, sizeof where, "unix:@%s", unix_name);
+    s.n = 0;
+    side_add(b, &s, "reeve", "stream_reeve");
+    side_add(b, &s, "raw_epoll", "raw_epoll");
+    s.v[0].more = s.v[1].more = more;
+    compare(b, c, &s, load_clients, "cpu_ns_per_req", "req_per_s");
 }
 
 int main(int argc, char **argv)
@@ -255,6 +314,8 @@ int main(int argc, char **argv)
         { .name = "udp_echo", .run = run_udp, .arg = 50 },
         { .name = "udp_echo_many", .run = run_udp, .arg = 50, .ctx = "many" },
         { .name = "udp_echo_x1", .run = run_udp, .arg = 1 },
+        { .name = "unix_echo", .run = run_unix, .arg = 50 },
+        { .name = "unix_echo_x1", .run = run_unix, .arg = 1 },
     };
     static const struct bench_program program = {
         .name = "net", .cases = cases, .cases_n = sizeof cases / sizeof cases[0],

@@ -19,9 +19,9 @@
 
 /* What a sync takes varies tenfold within seconds where others use the disk, too: so many short
  * turns, for every side to meet the same disk in the middle. */
-enum { RECORD = 128, SHORTER = 4 };
+enum { RECORD = 128, SHORTER = 4, AHEAD = 1 << 20 };
 
-enum kind { LOG, EACH, THREADS, ONE };
+enum kind { LOG, LOG_AHEAD, EACH, THREADS, ONE };
 
 struct appends {
     enum kind kind;
@@ -82,15 +82,18 @@ static int tasks(void *arg)
 {
     struct appends *a = arg;
     reeve_group g = { 0 };
-    if (a->kind == LOG)
-        file_must(reeve_log_open(&a->log, &(struct reeve_log_opts){ .path = a->path }, 0));
+    bool log = a->kind == LOG || a->kind == LOG_AHEAD;
+    struct reeve_log_opts opts = { .path = a->path,
+                                   .ahead_bytes = a->kind == LOG_AHEAD ? AHEAD : 0 };
+    if (log)
+        file_must(reeve_log_open(&a->log, &opts, 0));
     struct file_clock begun = file_clock_begin();
     a->end = begun.at + (int64_t)(a->seconds * 1e9);
     for (int i = 0; i < FILE_TASKS; i++)
-        file_must(reeve_go(a->kind == LOG ? to_log : in_task, a, .group = &g));
+        file_must(reeve_go(log ? to_log : in_task, a, .group = &g));
     file_must(reeve_group_wait(&g, 0));
     file_clock_end(&begun, (double)atomic_load(&a->done), a->turn);
-    return a->kind == LOG ? reeve_log_close(a->log, 0) : 0;
+    return log ? reeve_log_close(a->log, 0) : 0;
 }
 
 static void threads(struct appends *a)
@@ -114,10 +117,10 @@ static void append_for(void *ctx, double s, struct file_turn *ret_turn)
     atomic_store(&a->done, 0);
     a->fd = open(a->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     file_must_sys(a->fd);
-    if (a->kind == LOG || a->kind == EACH)
-        file_in_task(tasks, a);
-    else
+    if (a->kind == THREADS || a->kind == ONE)
         threads(a);
+    else
+        file_in_task(tasks, a);
     close(a->fd);
 }
 
@@ -136,7 +139,7 @@ void file_log_fsync(struct bench *b, const struct bench_case *c)
         .rate = "ops_per_s", .cpu = "cpu_ns_per_req", .shorter = SHORTER
     };
     struct file_side sides[] = {
-        { .name = "reeve", .turn = turn, .kind = LOG },
+        { .name = "reeve", .turn = turn, .kind = c->arg ? LOG_AHEAD : LOG },
         { .name = "fsync_each", .turn = turn, .kind = EACH },
         { .name = "fsync_threads", .turn = turn, .kind = THREADS },
     };

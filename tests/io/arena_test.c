@@ -358,6 +358,147 @@ TEST(a_direct_read_is_short_where_the_file_ends)
     RUN(last_block, .workers = 1);
 }
 
+/* ---- cancelled while they complete ----------------------------------------------------------- */
+
+enum { CANARY = 0x5a, RACERS = 8, PIPE_PAGES = 12 };
+
+struct fixed_reader {
+    struct reeve_buf *buf;
+    int fd;
+    uint64_t off;
+    ssize_t result;
+};
+
+static int read_fixed(void *arg)
+{
+    struct fixed_reader *r = arg;
+    r->result = reeve_buf_pread(r->fd, r->buf, r->off, LONG);
+    return 0;
+}
+
+static bool all_bytes_are(const struct reeve_buf *b, unsigned char byte)
+{
+    for (size_t i = 0; i < PAGE; i++)
+        if (b->data[i] != byte)
+            return false;
+    return true;
+}
+
+static void write_page(int fd, unsigned char byte)
+{
+    unsigned char page[PAGE];
+    memset(page, byte, sizeof page);
+    CHECK_EQ(write(fd, page, sizeof page), PAGE); /* as a whole: no more than PIPE_BUF */
+}
+
+/* What is left in the pipe, each page once and in order. */
+static void drain_pages(struct fixed_reader *r, unsigned char *next, unsigned char end)
+{
+    for (; *next != end; ++*next) {
+        CHECK_EQ(read_fixed(r), 0);
+        CHECK_EQ(r->result, PAGE);
+        CHECK(all_bytes_are(r->buf, *next));
+    }
+}
+
+/* Each round reads, writes and cancels at about the same time. Each page is read by somebody, once;
+ * and once a read has returned, its block is written no more. */
+static int race_in_a_pipe(void *arg)
+{
+    int rounds = *(int *)arg, ends[2], completed = 0;
+    struct fixed_reader r[RACERS];
+    unsigned char sent = 0, got = 0;
+    unsigned seed = 7;
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    for (int i = 0; i < RACERS; i++)
+        r[i] = (struct fixed_reader){ .buf = borrow(PAGE), .fd = ends[0] };
+    for (int i = 0; i < RACERS; i++)
+        memset(r[i].buf->data, CANARY, PAGE);
+    for (int i = 0; i < rounds; i++) {
+        struct fixed_reader *me = &r[i % RACERS];
+        reeve_task *t;
+        int how = rand_r(&seed) % 8;
+        CHECK(all_bytes_are(me->buf, CANARY)); /* long after the last read of it */
+        me->result = -ECANCELED; /* so it stays if the task never runs */
+        CHECK_EQ(reeve_spawn(&t, read_fixed, me), 0);
+        if (how & 1)
+            CHECK_EQ(reeve_sleep(0), 0);
+        if (how & 4)
+            reeve_cancel(t);
+        write_page(ends[1], sent++);
+        if (how & 2)
+            CHECK_EQ(reeve_sleep(0), 0);
+        reeve_cancel(t);
+        CHECK_OK(reeve_join(t, NULL, LONG));
+        CHECK(me->result == PAGE || me->result == -ECANCELED);
+        CHECK(all_bytes_are(me->buf, me->result == PAGE ? got : CANARY));
+        got += me->result == PAGE;
+        completed += me->result == PAGE;
+        if ((unsigned char)(sent - got) >= PIPE_PAGES) {
+            drain_pages(me, &got, sent);
+            completed++;
+        }
+        memset(me->buf->data, CANARY, PAGE);
+    }
+    drain_pages(&r[0], &got, sent);
+    CHECK_GT(completed, 0);
+    CHECK_EQ(stats().plain, 0);
+    CHECK_GE(stats().fixed, completed);
+    for (int i = 0; i < RACERS; i++)
+        reeve_buf_return(r[i].buf);
+    close(ends[0]);
+    close(ends[1]);
+    return 0;
+}
+
+TEST(cancellations_race_with_fixed_reads_of_a_pipe)
+{
+    int rounds = 20000;
+    uring_or_skip();
+    for (unsigned workers = 1; workers <= 2; workers++)
+        CHECK_EQ(reeve_run(race_in_a_pipe, &rounds, .workers = workers), 0);
+}
+
+/* A disk does not let go of a read that it has begun: the block is the kernel's until then. */
+static int race_on_a_disk(void *arg)
+{
+    enum { ROUNDS = 1500 };
+    (void)arg;
+    int fd = direct_file(PAGES * PAGE);
+    struct fixed_reader r[RACERS];
+    unsigned seed = 7;
+    for (int i = 0; i < RACERS; i++) {
+        r[i] = (struct fixed_reader){ .buf = borrow(PAGE), .fd = fd };
+        memset(r[i].buf->data, CANARY, PAGE);
+    }
+    for (int i = 0; i < ROUNDS; i++) {
+        struct fixed_reader *me = &r[i % RACERS];
+        reeve_task *t;
+        me->off = (uint64_t)rand_r(&seed) % PAGES * PAGE;
+        CHECK(all_bytes_are(me->buf, CANARY));
+        me->result = -ECANCELED; /* so it stays if the task never runs */
+        CHECK_EQ(reeve_spawn(&t, read_fixed, me), 0);
+        for (int turns = rand_r(&seed) % 4; turns > 0; turns--)
+            CHECK_EQ(reeve_sleep(0), 0);
+        reeve_cancel(t);
+        CHECK_OK(reeve_join(t, NULL, LONG));
+        CHECK(me->result == PAGE || me->result == -ECANCELED);
+        if (me->result == PAGE)
+            check_pattern(me->buf->data, PAGE, me->off);
+        memset(me->buf->data, CANARY, PAGE);
+    }
+    for (int i = 0; i < RACERS; i++)
+        reeve_buf_return(r[i].buf);
+    CHECK_EQ(reeve_close(fd), 0);
+    return 0;
+}
+
+TEST(cancellations_race_with_fixed_reads_of_a_disk)
+{
+    RUN(race_on_a_disk, .workers = 1);
+    RUN(race_on_a_disk, .workers = 2);
+}
+
 static int other_leases(void *arg)
 {
     (void)arg;

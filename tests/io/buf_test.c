@@ -103,6 +103,134 @@ TEST(who_brings_a_lease_home_wakes_a_worker_that_starves)
     RUN(last_one, .workers = 1, .bufs = 1);
 }
 
+/* ---- the window of a group ------------------------------------------------------------------- */
+
+static int few_buffers(void *arg)
+{
+    (void)arg;
+    struct pair p = pair_make();
+    struct rv_group *g = &my_io()->group;
+    for (int i = 0; i < 2000; i++) {
+        struct reeve_buf *b = NULL;
+        peer_send(p.peer, "x", 1);
+        CHECK_EQ(reeve_buf_recv(p.fd, &b, LONG), 1);
+        reeve_buf_return(b);
+    }
+    CHECK_EQ(g->bufs, 1024);
+    CHECK_LE(g->fresh, 66); /* a window, and one that was out when another was picked */
+    CHECK_EQ(g->free, g->bufs);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(what_came_home_last_is_filled_first_and_most_of_a_group_is_never_touched)
+{
+    RUN(few_buffers, .workers = 1);
+}
+
+enum { CROWD = 40 };
+
+/* The messages of all have come before anybody receives, so one system call finds many. */
+static int crowd(void *arg)
+{
+    (void)arg;
+    struct rv_group *g = &my_io()->group;
+    struct pair p[CROWD];
+    struct reeve_buf *b[CROWD];
+    char c;
+    g->window = 1;
+    for (int i = 0; i < CROWD; i++) {
+        p[i] = pair_make();
+        CHECK_EQ(reeve_read(p[i].fd, &c, 1, REEVE_POLL), -ETIMEDOUT); /* it is received from */
+    }
+    for (int i = 0; g->offered > 1; i++) { /* until the window is what it should be */
+        peer_send(p[0].peer, "y", 1);
+        CHECK_EQ(reeve_buf_recv(p[0].fd, &b[i % 2], LONG), 1);
+        reeve_buf_return(b[i % 2]);
+    }
+    for (int i = 0; i < CROWD; i++)
+        peer_send(p[i].peer, "x", 1);
+    for (int i = 0; i < CROWD; i++)
+        CHECK_EQ(reeve_buf_recv(p[i].fd, &b[i], LONG), 1);
+    CHECK_GE(g->window, 2);
+    CHECK_EQ(COUNTER(starved), 0);
+    CHECK_EQ(COUNTER(relieved), 0);
+    CHECK_EQ(g->free, g->bufs - CROWD);
+    for (int i = 0; i < CROWD; i++)
+        reeve_buf_return(b[i]);
+    CHECK_EQ(g->free, g->bufs);
+    for (int i = 0; i < CROWD; i++)
+        pair_close(&p[i]);
+    return 0;
+}
+
+TEST(a_receive_that_finds_no_buffer_widens_the_window_and_nobody_starves)
+{
+    RUN(crowd, .workers = 1);
+}
+
+static int calm(void *arg)
+{
+    (void)arg;
+    struct rv_group *g = &my_io()->group;
+    struct pair p = pair_make();
+    g->window = g->bufs;
+    g->calm = 10;
+    for (int i = 0; i < 300; i++) {
+        struct reeve_buf *b = NULL;
+        peer_send(p.peer, "x", 1);
+        CHECK_EQ(reeve_buf_recv(p.fd, &b, LONG), 1);
+        reeve_buf_return(b);
+    }
+    CHECK_EQ(g->window, g->bufs / 2);
+    CHECK_EQ(g->offered, g->window);
+    CHECK_EQ(g->free, g->bufs);
+    pair_close(&p);
+    return 0;
+}
+
+TEST(a_window_that_was_wide_enough_for_long_gets_narrower)
+{
+    RUN(calm, .workers = 1, .bufs = 256);
+}
+
+static int foreign(void *arg)
+{
+    (void)arg;
+    struct rv_group *g = &my_io()->group;
+    struct reeve_buf *b = NULL;
+    int fds[2];
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    g->window = 1;
+    while (g->offered > 0) { /* none: what is picked is not made up for */
+        peer_send(fds[0], "x", 1);
+        CHECK_EQ(reeve_buf_recv(fds[1], &b, LONG), 1);
+        uint32_t before = g->offered;
+        g->window = 0;
+        reeve_buf_return(b);
+        CHECK_EQ(g->offered, before);
+    }
+    g->window = 1;
+    peer_send(fds[0], "last", 4);
+    CHECK_EQ(reeve_buf_recv(fds[1], &b, LONG), 4); /* of the heap, this once */
+    CHECK_EQ(COUNTER(borrowed), 1);
+    CHECK_EQ(g->window, 2);
+    CHECK_EQ(g->offered, 2);
+    reeve_buf_return(b);
+    peer_send(fds[0], "next", 4);
+    CHECK_EQ(reeve_buf_recv(fds[1], &b, LONG), 4);
+    CHECK_EQ(COUNTER(borrowed), 1);
+    reeve_buf_return(b);
+    close(fds[0]);
+    close(fds[1]);
+    return 0;
+}
+
+TEST(a_foreign_socket_that_finds_no_buffer_widens_the_window_too)
+{
+    RUN(foreign, .workers = 1);
+}
+
 /* ---- borrowing ------------------------------------------------------------------------------- */
 
 static int borrow_and_send(void *arg)

@@ -22,7 +22,7 @@ enum { LARGE = 3000001, SMALL = 70000 };
 /* ---- ends ------------------------------------------------------------------------------------ */
 
 /* A memory file does not say what is cached, so it is treated as one that is on a disk. */
-enum kind { FILE_END, MEMORY_END, APPEND_END, PIPE_END, UNIX_END, OURS_END, KINDS };
+enum kind { FILE_END, MEMORY_END, APPEND_END, PIPE_END, UNIX_END, TCP_END, OURS_END, KINDS };
 
 /* One end for reeve_copy, and the other, which a thread writes to or reads from. */
 struct end {
@@ -38,6 +38,23 @@ static int make_file(int flags)
     CHECK_GE(fd, 0);
     CHECK_EQ(unlink(path), 0);
     return fd;
+}
+
+/* Two connected TCP sockets that reeve knows nothing of. */
+static void tcp_pair(int fds[2])
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t len = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_GE(listener, 0);
+    CHECK_EQ(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    CHECK_EQ(listen(listener, 1), 0);
+    CHECK_EQ(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_EQ(connect(fds[0], (struct sockaddr *)&at, sizeof at), 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK_GE(fds[1], 0);
+    close(listener);
 }
 
 static struct end make_end(enum kind kind, bool to_write)
@@ -59,6 +76,11 @@ static struct end make_end(enum kind kind, bool to_write)
         break;
     case UNIX_END:
         CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        e.fd = fds[0];
+        e.other = fds[1];
+        break;
+    case TCP_END:
+        tcp_pair(fds);
         e.fd = fds[0];
         e.other = fds[1];
         break;
@@ -166,6 +188,42 @@ static size_t end_drink(struct side *s)
     check_pattern(data, (size_t)st.st_size, 0);
     free(data);
     return (size_t)st.st_size;
+}
+
+/* ---- foreign sockets ------------------------------------------------------------------------- */
+
+/* Through memory it would take a request for each 16 KiB at least. */
+static int splices_in(void *arg)
+{
+    enum { QUEUED = 128 << 10, PIPE = 1 << 20, FEW = 3 };
+    static unsigned char data[QUEUED];
+    int fds[2], out[2], room = QUEUED;
+    (void)arg;
+    fill_pattern(data, sizeof data, 0);
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    CHECK_EQ(setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    ssize_t n = send(fds[1], data, sizeof data, MSG_DONTWAIT);
+    CHECK_GE(n, 64 << 10);
+    close(fds[1]);
+    CHECK_EQ(pipe2(out, O_CLOEXEC), 0);
+    CHECK_GE(fcntl(out[1], F_SETPIPE_SZ, PIPE), PIPE);
+    int flags = fcntl(fds[0], F_GETFL);
+    uint64_t before = COUNTER(ops);
+    CHECK_EQ(reeve_copy(out[1], fds[0], (size_t)n, LONG), n);
+    CHECK_LE(COUNTER(ops) - before, FEW);
+    CHECK_EQ(fcntl(fds[0], F_GETFL), flags);
+    CHECK_EQ(reeve_copy(out[1], fds[0], 1, LONG), 0);
+    CHECK_EQ(read(out[0], data, sizeof data), n);
+    check_pattern(data, (size_t)n, 0);
+    CHECK_EQ(reeve_close(fds[0]), 0);
+    close(out[0]);
+    CHECK_EQ(reeve_close(out[1]), 0);
+    return 0;
+}
+
+TEST(a_foreign_socket_is_spliced_into_a_pipe)
+{
+    RUN(splices_in, .workers = 1);
 }
 
 /* ---- every pair ------------------------------------------------------------------------------ */

@@ -17,6 +17,7 @@
 
 #include "io/req.h"
 #include "io/ring.h"
+#include "io/zc.h"
 #include "tests/io/scratch.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
@@ -207,19 +208,168 @@ static ssize_t buf_echo(struct day *d)
     return n > 0 ? reeve_buf_send(d->p.fd, b, LONG) : n;
 }
 
+static ssize_t leases_there_and_back(struct day *d)
+{
+    struct reeve_buf *b[4];
+    size_t n;
+    CHECK_EQ(send(d->p.peer, "hello", 5, MSG_NOSIGNAL), 5);
+    ssize_t len = reeve_buf_recvv(d->p.fd, b, 4, &n, LONG);
+    return len > 0 ? reeve_buf_sendv(d->p.fd, b, n, LONG) : len;
+}
+
+static ssize_t foreign_lease(struct day *d)
+{
+    struct reeve_buf *b;
+    CHECK_EQ(send(d->p.fd, "hello", 5, MSG_NOSIGNAL), 5);
+    ssize_t n = reeve_buf_recv(d->p.peer, &b, LONG);
+    if (n > 0)
+        reeve_buf_return(b);
+    return n;
+}
+
+static ssize_t send_without_copying(struct day *d)
+{
+    struct reeve_buf *b;
+    uint32_t was;
+    CHECK_EQ(reeve_buf_borrow(&b, LONG), 0);
+    b->len = 1000;
+    struct rv_io_worker *iw = rv_io_enter("days_test", &was);
+    ssize_t n = rv_zc_send(iw, d->p.fd, (struct rv_lease *)b, INT64_MAX);
+    rv_io_exit(was);
+    return n;
+}
+
+static ssize_t pieces_to(int fd, struct day *d)
+{
+    struct iovec piece[2] = { { d->buf, 10 }, { d->buf + 100, 20 } };
+    return reeve_sendv(fd, piece, 2, LONG);
+}
+
+static ssize_t stream_sendv(struct day *d)
+{
+    return pieces_to(d->p.fd, d);
+}
+
+static ssize_t pipe_sendv(struct day *d)
+{
+    return pieces_to(d->pipe[1], d);
+}
+
+static ssize_t stream_sendmsg(struct day *d)
+{
+    struct iovec piece = { d->buf, 100 };
+    struct msghdr msg = { .msg_iov = &piece, .msg_iovlen = 1 };
+    return reeve_sendmsg(d->p.fd, &msg, 0, LONG);
+}
+
+static int fill_pipe(void *arg)
+{
+    struct day *d = arg;
+    CHECK_EQ(write(d->pipe[1], "12345", 5), 5);
+    return 0;
+}
+
+/* What is there is moved at once: so it comes only when somebody waits for it. */
+static ssize_t copy_pipe(struct day *d)
+{
+    reeve_task *t;
+    CHECK_EQ(reeve_spawn(&t, fill_pipe, d), 0);
+    ssize_t n = reeve_copy(d->p.fd, d->pipe[0], 5, LONG);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    return n;
+}
+
+static ssize_t copy_file(struct day *d)
+{
+    CHECK_EQ(lseek(d->file, 0, SEEK_SET), 0);
+    return reeve_copy(d->pipe[1], d->file, 100, LONG);
+}
+
+static ssize_t tee_pipe(struct day *d)
+{
+    int more[2];
+    reeve_task *t;
+    CHECK_OK(reeve_pipe(more, 0));
+    CHECK_EQ(reeve_spawn(&t, fill_pipe, d), 0);
+    ssize_t n = reeve_tee(more[1], d->pipe[0], 5, LONG);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(reeve_close(more[0]), 0);
+    CHECK_EQ(reeve_close(more[1]), 0);
+    return n;
+}
+
+static ssize_t file_vector(struct day *d)
+{
+    struct iovec piece[2] = { { d->buf, 10 }, { d->buf + 100, 20 } };
+    return reeve_pwritev(d->file, piece, 2, 0, LONG);
+}
+
+static ssize_t file_allocate(struct day *d)
+{
+    return reeve_fallocate(d->file, 0, 0, 8192, LONG);
+}
+
+static ssize_t file_truncate(struct day *d)
+{
+    return reeve_ftruncate(d->file, 100, LONG);
+}
+
+static ssize_t file_fsync(struct day *d)
+{
+    return reeve_fsync(d->file, LONG);
+}
+
+static ssize_t file_link(struct day *d)
+{
+    (void)d;
+    unlink(scratch("link"));
+    return reeve_link(scratch("file"), scratch("link"), LONG);
+}
+
+static ssize_t file_unlink(struct day *d)
+{
+    (void)d;
+    scratch_file(scratch("gone"), "x", 1);
+    return reeve_unlink(scratch("gone"), LONG);
+}
+
+static ssize_t make_directory(struct day *d)
+{
+    (void)d;
+    rmdir(scratch("directory"));
+    return reeve_mkdir(scratch("directory"), 0700, LONG);
+}
+
+enum {
+    ENTIRE = 0,   /* done, or not */
+    IN_PARTS = 1, /* 0 and less than asked for are results that it may meet */
+    ELSEHOW = 2,  /* what passes is not the op's affair: the stream tries again, or it is copied */
+};
+
 static const struct {
     const char *name;
     ssize_t (*call)(struct day *d);
-    bool transfers; /* 0 and less than asked for are results that it may meet */
+    unsigned how;
 } calls[] = {
-    { "read of a stream", stream_read, true },   { "write to a stream", stream_write, true },
-    { "lease there and back", buf_echo, true },  { "accept", accept_one, false },
-    { "dial", dial_one, false },                 { "write to a pipe", pipe_write, true },
-    { "read of a pipe", pipe_read, true },       { "send of a datagram", dgram_send, true },
-    { "receive of a datagram", dgram_recv, true }, { "open", file_open, false },
-    { "pread", file_read, true },                { "pwrite", file_write, true },
-    { "fdatasync", file_sync, false },           { "statx", file_stat, false },
-    { "rename", file_rename, false },            { "poll", wait_readable, false },
+    { "read of a stream", stream_read, IN_PARTS | ELSEHOW },
+    { "lease there and back", buf_echo, IN_PARTS | ELSEHOW },
+    { "leases there and back", leases_there_and_back, IN_PARTS | ELSEHOW },
+    { "write to a stream", stream_write, IN_PARTS }, { "accept", accept_one, ENTIRE },
+    { "dial", dial_one, ENTIRE },                 { "write to a pipe", pipe_write, IN_PARTS },
+    { "read of a pipe", pipe_read, IN_PARTS },       { "send of a datagram", dgram_send, IN_PARTS },
+    { "receive of a datagram", dgram_recv, IN_PARTS }, { "open", file_open, ENTIRE },
+    { "pread", file_read, IN_PARTS },                { "pwrite", file_write, IN_PARTS },
+    { "fdatasync", file_sync, ENTIRE },           { "statx", file_stat, ENTIRE },
+    { "rename", file_rename, ENTIRE },            { "poll", wait_readable, ENTIRE },
+    { "lease of a foreign socket", foreign_lease, ENTIRE },
+    { "send without copying", send_without_copying, IN_PARTS | ELSEHOW },
+    { "pieces to a stream", stream_sendv, IN_PARTS }, { "pieces to a pipe", pipe_sendv, IN_PARTS },
+    { "sendmsg to a stream", stream_sendmsg, IN_PARTS }, { "splice", copy_pipe, IN_PARTS },
+    { "copy of a file", copy_file, IN_PARTS },       { "tee", tee_pipe, IN_PARTS },
+    { "pwritev", file_vector, IN_PARTS },            { "fallocate", file_allocate, ENTIRE },
+    { "ftruncate", file_truncate, ENTIRE },       { "fsync", file_fsync, ENTIRE },
+    { "link", file_link, ENTIRE },                { "unlink", file_unlink, ENTIRE },
+    { "mkdir", make_directory, ENTIRE },
 };
 
 static const int results[] = { -ECANCELED, -EINTR,   -ENOMEM, -EAGAIN, 1,       0,      -ECONNRESET,
@@ -234,6 +384,12 @@ static bool is_sane(ssize_t got, int result)
     return got == result;
 }
 
+static void check_retried(const char *name, uint64_t before)
+{
+    if (COUNTER(retries) <= before)
+        check_failed(__FILE__, __LINE__, "%s was not made again", name);
+}
+
 static int walks_the_table(void *arg)
 {
     int met_all = 0, walked = 0;
@@ -241,7 +397,7 @@ static int walks_the_table(void *arg)
     for (size_t c = 0; c < sizeof calls / sizeof *calls; c++)
         for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
             static struct day d;
-            if (results[i] >= 0 && !calls[c].transfers)
+            if (results[i] >= 0 && !(calls[c].how & IN_PARTS))
                 continue;
             set_up(&d);
             uint64_t retries = COUNTER(retries);
@@ -257,8 +413,8 @@ static int walks_the_table(void *arg)
                 check_failed(__FILE__, __LINE__, "%s, told %d, said %zd", calls[c].name,
                              results[i], got);
             if (met && (results[i] == -EINTR || results[i] == -EAGAIN) && got >= 0 &&
-                calls[c].call != stream_read && calls[c].call != buf_echo)
-                CHECK_GT(COUNTER(retries), retries);
+                !(calls[c].how & ELSEHOW))
+                check_retried(calls[c].name, retries);
             tear_down(&d);
         }
     CHECK_EQ(met_all, walked);
@@ -600,4 +756,149 @@ static int reads_bytes(void *arg)
 TEST(sixty_four_mebibytes_arrive_byte_by_byte)
 {
     RUN(reads_bytes, .workers = 1);
+}
+
+/* ---- those who never listen ------------------------------------------------------------------ */
+
+enum { TALKERS = 16 };
+
+static int echo(void *arg)
+{
+    int fd = *(int *)arg;
+    struct reeve_buf *b;
+    ssize_t n;
+    while ((n = reeve_buf_recv(fd, &b, 0)) > 0)
+        if ((n = reeve_buf_send(fd, b, 0)) < 0)
+            break;
+    return 0;
+}
+
+/* Everybody asks for as long as the socket takes it, and hears nothing of the answers. */
+static bool ask_all(struct pair p[TALKERS])
+{
+    static char much[1 << 14];
+    bool any = false;
+    for (int i = 0; i < TALKERS; i++)
+        any |= send(p[i].peer, much, sizeof much, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+    return any;
+}
+
+static int never_listen(void *arg)
+{
+    (void)arg;
+    struct pair p[TALKERS], q = pair_make();
+    struct rv_io *io = my_io()->io;
+    struct reeve_group g = { 0 };
+    char back[4];
+    int small = 1 << 13, quiet = 0;
+    CHECK_EQ(reeve_go(echo, &q.fd, .group = &g), 0);
+    for (int i = 0; i < TALKERS; i++) {
+        p[i] = pair_make();
+        CHECK_EQ(setsockopt(p[i].peer, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+        CHECK_EQ(setsockopt(p[i].fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+        CHECK_EQ(reeve_go(echo, &p[i].fd, .group = &g), 0);
+    }
+    for (int round = 0; quiet < 20; round++) {
+        quiet = ask_all(p) ? 0 : quiet + 1; /* in the end nobody can say a word more */
+        CHECK_LT(round, 5000);
+        peer_send(q.peer, "ping", 4);
+        while (recv(q.peer, back, 4, MSG_PEEK | MSG_DONTWAIT) != 4) /* who listens is served */
+            CHECK_EQ(reeve_sleep(0), 0);
+        CHECK_EQ(recv(q.peer, back, 4, 0), 4);
+    }
+    uint32_t unread = 0;
+    for (int i = 0; i < TALKERS; i++) {
+        const struct rv_fd *f = rv_fd_slot(p[i].fd);
+        CHECK_LE(f->unread_bytes, io->stream_bytes_max * 3 / 2 + io->buf_bytes);
+        unread += f->unread_bufs;
+    }
+    CHECK_GT(unread, 0);
+    CHECK_LE(my_io()->group.bufs - my_io()->group.free, unread + TALKERS + 1); /* one is sent */
+    CHECK_EQ(io->borrow.out, 0);
+    CHECK_EQ(io->borrow.extra, 0);
+    for (int i = 0; i < TALKERS; i++)
+        CHECK_EQ(reeve_close(p[i].fd), 0);
+    CHECK_EQ(reeve_close(q.fd), 0);
+    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+    CHECK_EQ(my_io()->group.free, my_io()->group.bufs);
+    for (int i = 0; i < TALKERS; i++) {
+        await_closed(p[i].fd);
+        p[i].fd = -1;
+        pair_close(&p[i]);
+    }
+    await_closed(q.fd);
+    q.fd = -1;
+    pair_close(&q);
+    return 0;
+}
+
+TEST(clients_that_ask_and_never_listen_cost_their_watermark_and_stop_nobody)
+{
+    RUN(never_listen, .workers = 1, .bufs = 256, .buf_bytes = 4096);
+}
+
+/* ---- broken ends ----------------------------------------------------------------------------- */
+
+static struct reeve_buf *some_lease(void)
+{
+    struct reeve_buf *b;
+    CHECK_EQ(reeve_buf_borrow(&b, LONG), 0);
+    b->len = 100;
+    return b;
+}
+
+static void write_to_broken(int fd, bool socket, bool messages)
+{
+    static char text[100];
+    struct iovec piece[2] = { { text, 10 }, { text + 50, 10 } };
+    struct msghdr msg = { .msg_iov = piece, .msg_iovlen = 2 };
+    struct reeve_buf *both[2] = { some_lease(), some_lease() };
+    int source[2];
+    CHECK_EQ(reeve_write(fd, text, sizeof text, LONG), -EPIPE);
+    CHECK_EQ(reeve_sendv(fd, piece, 2, LONG), -EPIPE);
+    CHECK_EQ(reeve_buf_send(fd, some_lease(), LONG), -EPIPE);
+    CHECK_EQ(reeve_buf_sendv(fd, both, 2, LONG), -EPIPE);
+    CHECK_OK(reeve_pipe(source, 0));
+    CHECK_EQ(reeve_write(source[1], text, 50, LONG), 50);
+    if (!messages)
+        CHECK_EQ(reeve_copy(fd, source[0], 50, LONG), -EPIPE);
+    if (!socket)
+        CHECK_EQ(reeve_tee(fd, source[0], 50, LONG), -EPIPE);
+    if (socket) {
+        CHECK_EQ(reeve_sendmsg(fd, &msg, 0, LONG), -EPIPE);
+        CHECK_EQ(reeve_sendto(fd, text, 10, NULL, 0, LONG), -EPIPE);
+        CHECK_EQ(reeve_fd_send(fd, source, 1, text, 10, LONG), -EPIPE);
+    }
+    CHECK_EQ(reeve_close(source[0]), 0);
+    CHECK_EQ(reeve_close(source[1]), 0);
+}
+
+/* SIGPIPE would end the process: nobody handles it here. */
+static int all_broken(void *arg)
+{
+    (void)arg;
+    int ends[2];
+    CHECK_EQ(signal(SIGPIPE, SIG_DFL), SIG_DFL);
+    for (int type = 0; type < 4; type++) {
+        static const int types[] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_STREAM, 0 };
+        if (types[type])
+            CHECK_EQ(reeve_socket_pair(types[type], ends), 0);
+        else
+            CHECK_OK(reeve_pipe(ends, 0));
+        if (type == 2) /* not one of ours */
+            CHECK_EQ(reeve_fd_release(ends[1], LONG), 0);
+        CHECK_EQ(reeve_close(ends[0]), 0);
+        while (is_open(ends[0]))
+            CHECK_EQ(reeve_sleep(0), 0);
+        write_to_broken(ends[1], types[type] != 0, types[type] == SOCK_SEQPACKET);
+        CHECK_EQ(reeve_close(ends[1]), 0);
+    }
+    return 0;
+}
+
+TEST(no_call_raises_sigpipe)
+{
+    RUN(all_broken, .workers = 1);
+    RUN(all_broken, .workers = 2);
+    RUN(all_broken, .workers = 1, .zc_bytes = 1);
 }

@@ -482,6 +482,248 @@ TEST(appends_under_deadlines_are_in_the_log_or_are_not)
     RUN(storms, .workers = 2);
 }
 
+/* ---- zeroes ahead ---------------------------------------------------------------------------- */
+
+enum { AHEAD = 64 << 10 };
+
+static uint64_t size_of(const char *name)
+{
+    struct stat st;
+    CHECK_EQ(stat(scratch(name), &st), 0);
+    return (uint64_t)st.st_size;
+}
+
+static reeve_log *open_ahead(const char *name, size_t ahead)
+{
+    reeve_log *log = NULL;
+    struct reeve_log_opts opts = { .path = scratch(name), .ahead_bytes = ahead };
+    CHECK_EQ(reeve_log_open(&log, &opts, LONG), 0);
+    return log;
+}
+
+/* The records, and nothing but zeroes behind them. */
+static void check_ahead(const char *name, const char *want)
+{
+    size_t len, n = strlen(want);
+    char *text = contents(name, &len);
+    CHECK_GE(len, n + AHEAD);
+    CHECK_EQ(len % 4096, 0);
+    CHECK_MEM_EQ(text, want, n);
+    while (n < len)
+        CHECK_EQ(text[n++], 0);
+    free(text);
+}
+
+static int ahead(void *arg)
+{
+    (void)arg;
+    reeve_log *log = open_ahead("log", AHEAD);
+    CHECK_EQ(size_of("log"), 0); /* none before they are of use */
+    CHECK_EQ(reeve_log_append(log, "one ", 4, LONG), 0);
+    check_ahead("log", "one ");
+    uint64_t size = size_of("log");
+    CHECK_EQ(reeve_log_append(log, "two ", 4, LONG), 4);
+    CHECK_EQ(reeve_log_append_later(log, "three ", 6, LONG), 8);
+    CHECK_EQ(size_of("log"), size); /* into the zeroes */
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    check_contents("log", "one two three ");
+
+    log = open_ahead("log", AHEAD); /* more than one piece of zeroes, and to where it goes on */
+    for (int i = 0; i < 40; i++)
+        CHECK_EQ(reeve_log_append(log, "0123456789", 10, LONG), 14 + 10 * i);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    CHECK_EQ(size_of("log"), 14 + 400);
+    log = open_ahead("log", SIZE_MAX); /* as many as there may be */
+    CHECK_EQ(reeve_log_append(log, "x", 1, LONG), 414);
+    CHECK_EQ(size_of("log"), (32 << 20) + 4096);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    CHECK_EQ(size_of("log"), 415);
+    CHECK_EQ(reeve_unlink(scratch("log"), LONG), 0);
+    return 0;
+}
+
+TEST(zeroes_ahead_are_replaced_and_what_is_left_is_cut_off)
+{
+    RUN(ahead, .workers = 1);
+}
+
+static int ahead_of_many(void *arg)
+{
+    (void)arg;
+    append_by_many(0, &(struct reeve_log_opts){ .ahead_bytes = 4096 }); /* often at their end */
+    append_by_many(2, &(struct reeve_log_opts){ .ahead_bytes = AHEAD });
+    append_by_many(3, &(struct reeve_log_opts){ .ahead_bytes = AHEAD, .batch_bytes = 1 });
+    return 0;
+}
+
+TEST(records_of_many_tasks_replace_zeroes_in_their_order)
+{
+    RUN(ahead_of_many, .workers = 1);
+    RUN(ahead_of_many, .workers = 2);
+}
+
+static int large_records(void *arg)
+{
+    (void)arg;
+    static char record[AHEAD];
+    memset(record, 'r', sizeof record);
+    reeve_log *log = open_ahead("log", AHEAD);
+    CHECK_EQ(reeve_log_append(log, record, sizeof record, LONG), 0);
+    CHECK_EQ(size_of("log"), sizeof record); /* they would have been written for nothing */
+    CHECK_EQ(reeve_log_append(log, record, 8, LONG), sizeof record);
+    CHECK_GE(size_of("log"), sizeof record + 8 + AHEAD);
+    CHECK_EQ(reeve_log_append(log, record, sizeof record, LONG), sizeof record + 8);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    size_t len;
+    char *text = contents("log", &len);
+    CHECK_EQ(len, 2 * sizeof record + 8);
+    for (size_t i = 0; i < len; i++)
+        CHECK_EQ(text[i], 'r');
+    free(text);
+    CHECK_EQ(reeve_unlink(scratch("log"), LONG), 0);
+    return 0;
+}
+
+TEST(large_records_are_written_without_zeroes)
+{
+    RUN(large_records, .workers = 1);
+}
+
+static int append_and_die(void *arg)
+{
+    reeve_log *log = open_ahead("log", AHEAD);
+    CHECK_EQ(reeve_log_append(log, "durable ", 8, LONG), 0);
+    CHECK_EQ(reeve_log_append(log, "too ", 4, LONG), 8);
+    kill(getpid(), SIGKILL);
+    return arg != NULL;
+}
+
+static int after_the_crash(void *arg)
+{
+    (void)arg;
+    check_ahead("log", "durable too ");
+    CHECK_EQ(truncate(scratch("log"), 12), 0); /* as a reader does who finds no record there */
+    reeve_log *log = open_ahead("log", AHEAD);
+    CHECK_EQ(reeve_log_append(log, "again", 5, LONG), 12);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    check_contents("log", "durable too again");
+    return 0;
+}
+
+TEST(after_a_crash_zeroes_are_behind_what_was_appended)
+{
+    int status;
+    uring_or_skip();
+    scratch("log");
+    pid_t child = fork();
+    CHECK_GE(child, 0);
+    if (child == 0)
+        _exit(reeve_run(append_and_die, NULL, .workers = 1));
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    RUN(after_the_crash, .workers = 1);
+}
+
+/* The signal of a file that has become too long would end this test. */
+static int ahead_of_a_limit(void *arg)
+{
+    (void)arg;
+    struct rlimit was;
+    reeve_log *log = open_ahead("log", AHEAD);
+    CHECK_EQ(getrlimit(RLIMIT_FSIZE, &was), 0);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &(struct rlimit){ AHEAD, was.rlim_max }), 0);
+    CHECK_EQ(reeve_log_append(log, "fits ", 5, LONG), 0);
+    CHECK_EQ(size_of("log"), 5);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &was), 0);
+    CHECK_EQ(reeve_log_append(log, "too ", 4, LONG), 5);
+    CHECK_EQ(size_of("log"), 9); /* it does not try again */
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    check_contents("log", "fits too ");
+    CHECK_EQ(reeve_unlink(scratch("log"), LONG), 0);
+    return 0;
+}
+
+TEST(a_limit_on_the_size_of_files_leaves_no_room_for_zeroes)
+{
+    RUN(ahead_of_a_limit, .workers = 1);
+}
+
+static int ahead_fails(void *arg)
+{
+    (void)arg;
+    reeve_log *log = open_ahead("log", AHEAD);
+    rv_fault_only("log.ahead");
+    rv_fault_fail_nth(1);
+    CHECK_EQ(reeve_log_append(log, "one ", 4, LONG), 0);
+    CHECK(rv_fault_last_name());
+    rv_fault_off();
+    CHECK_EQ(size_of("log"), 4);
+    CHECK_EQ(reeve_log_append(log, "two ", 4, LONG), 4);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    check_contents("log", "one two ");
+
+    log = open_ahead("log", AHEAD); /* a write into the zeroes */
+    CHECK_EQ(reeve_log_append(log, "three ", 6, LONG), 8);
+    rv_fault_only("log.write");
+    rv_fault_fail_nth(1);
+    CHECK_EQ(reeve_log_append(log, "bad ", 4, LONG), -EIO);
+    rv_fault_off();
+    CHECK_EQ(size_of("log"), 14);
+    CHECK_EQ(reeve_log_append(log, "four", 4, LONG), 14);
+    check_ahead("log", "one two three four");
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    check_contents("log", "one two three four");
+    return 0;
+}
+
+TEST(zeroes_that_cannot_be_written_or_replaced_are_cut_off)
+{
+    if (!rv_fault_available())
+        SKIP("built without fault points");
+    RUN(ahead_fails, .workers = 1);
+}
+
+static int ahead_stays(void *arg)
+{
+    (void)arg;
+    rv_fault_only("log.");
+    for (uint64_t n = 1;; n++) { /* zeroes, write, sync, zeroes again, write, sync, cut */
+        rv_fault_off();
+        unlink(scratch("log"));
+        reeve_log *log = open_ahead("log", 4096);
+        rv_fault_only("log.");
+        rv_fault_fail_nth(n);
+        int64_t first = reeve_log_append(log, "first ", 6, LONG);
+        int64_t second = reeve_log_append(log, "second ", 7, LONG);
+        int closed = reeve_log_close(log, LONG);
+        bool failed = rv_fault_last_name() != NULL;
+        rv_fault_off();
+        size_t len;
+        char *text = contents("log", &len);
+        CHECK(first >= 0 || first == -EIO);
+        CHECK(second >= 0 || second == -EIO);
+        CHECK(closed == 0 || closed == -EIO);
+        if (first >= 0)
+            CHECK_MEM_EQ(text + first, "first ", 6);
+        if (second >= 0)
+            CHECK_MEM_EQ(text + second, "second ", 7);
+        CHECK_EQ(strnlen(text, len), len); /* no zero is left: all cuts have really been made */
+        free(text);
+        if (!failed) {
+            CHECK_EQ(first + second + closed, 6);
+            CHECK_GE(n, 6);
+            return 0;
+        }
+    }
+}
+
+TEST(every_call_of_a_log_with_zeroes_may_fail)
+{
+    if (!rv_fault_available())
+        SKIP("built without fault points");
+    RUN(ahead_stays, .workers = 1);
+}
+
 /* ---- bad days -------------------------------------------------------------------------------- */
 
 static int sync_fails(void *arg)

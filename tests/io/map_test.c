@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/vfs.h>
 
+#include "io/map.h"
 #include "mem/fault.h"
 #include "tests/io/map_files.h"
 #include "tests/io/seccomp.h"
@@ -850,6 +851,38 @@ static int hints(void *arg)
 TEST(hints_are_taken_and_done_lets_the_memory_go_and_loses_nothing)
 {
     RUN(hints, .workers = 1);
+}
+
+static int takes_back(void *arg)
+{
+    struct reeve_map m;
+    (void)arg;
+    CHECK_EQ(reeve_map_open(&m, file("file", 16 * PAGE), 0, 0, LONG), 0);
+    const struct rv_map *r = (const struct rv_map *)m.opaque[0];
+    CHECK(!rv_map_is_random(r, 0, m.len));
+    CHECK_EQ(reeve_map_advise(&m, 4 * PAGE, 2 * PAGE, REEVE_MAP_HINT_RANDOM, REEVE_POLL), 0);
+    CHECK_EQ(reeve_map_advise(&m, 9 * PAGE + 1, 1, REEVE_MAP_HINT_RANDOM, REEVE_POLL), 0);
+    CHECK(rv_map_is_random(r, 0, m.len));
+    CHECK(rv_map_is_random(r, 4 * PAGE, 1));
+    CHECK(rv_map_is_random(r, 9 * PAGE, 1));
+    CHECK(!rv_map_is_random(r, 0, 4 * PAGE));
+    CHECK(!rv_map_is_random(r, 10 * PAGE, 6 * PAGE));
+    CHECK_EQ(reeve_map_advise(&m, 4 * PAGE, 5 * PAGE, REEVE_MAP_HINT_NORMAL, REEVE_POLL), 0);
+    CHECK(rv_map_is_random(r, 9 * PAGE, 1)); /* that was not all of it */
+    CHECK_EQ(reeve_map_advise(&m, 4 * PAGE, 6 * PAGE, REEVE_MAP_HINT_NORMAL, REEVE_POLL), 0);
+    CHECK(!rv_map_is_random(r, 0, m.len));
+    CHECK_EQ(reeve_map_advise(&m, 0, m.len, REEVE_MAP_HINT_RANDOM, REEVE_POLL), 0);
+    CHECK(rv_map_is_random(r, 15 * PAGE, 1));
+    CHECK_EQ(reeve_map_advise(&m, 0, m.len, REEVE_MAP_HINT_SEQUENTIAL, REEVE_POLL), 0);
+    CHECK(!rv_map_is_random(r, 0, m.len));
+    CHECK_EQ(reeve_map_fetch(&m, 0, m.len, LONG), 0);
+    reeve_map_close(&m);
+    return 0;
+}
+
+TEST(what_was_said_to_be_used_at_random_is_taken_back_by_the_next_hint)
+{
+    RUN(takes_back, .workers = 1);
 }
 
 static int keeps_neighbours(void *arg)

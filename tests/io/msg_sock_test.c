@@ -9,6 +9,7 @@
 #include <reeve/socket.h>
 #include <sys/resource.h>
 
+#include "tests/io/names.h"
 #include "tests/io/pair.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
@@ -131,7 +132,6 @@ static int dialled(void *arg)
     CHECK_EQ(fcntl(b, F_GETFD), FD_CLOEXEC);
     CHECK_EQ(reeve_sendto(b, "hi", 2, NULL, 0, LONG), 2);
     CHECK_EQ(reeve_recvfrom(a, buf, sizeof buf, NULL, NULL, LONG), 2);
-    CHECK_EQ(reeve_dial("udp:example.org:53", LONG), -EAFNOSUPPORT);
     CHECK_EQ(reeve_dial("unixgram:/no/such/socket", LONG), -ENOENT);
     CHECK_EQ(reeve_close(a), 0);
     CHECK_EQ(reeve_close(b), 0);
@@ -247,4 +247,77 @@ TEST(an_address_is_parsed_and_written_without_a_runtime)
     CHECK_EQ(len, sizeof(struct sockaddr_in6));
     CHECK_EQ(reeve_addr_text((struct sockaddr *)&to, len, text, sizeof text), 8);
     CHECK_STR_EQ(text, "[::1]:53");
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static int by_name(void *arg)
+{
+    (void)arg;
+    char addr[64], buf[16];
+    struct sockaddr_storage to = { 0 }, from;
+    socklen_t len = 0, from_len = sizeof from;
+    playing();
+    PLAY(.host = "both.test", .addr = { "::1", "127.0.0.1" });
+    PLAY(.host = "six.test", .addr = { "::1" });
+    PLAY(.host = "none.test", .error = -ENOENT);
+    int server = (int)CHECK_OK(reeve_bind("udp:127.0.0.1:0"));
+    int client = (int)CHECK_OK(reeve_bind("udp:127.0.0.1:0"));
+    snprintf(addr, sizeof addr, "udp:Both.TEST:%u", ntohs(address_of(server).sin_port));
+    CHECK_EQ(reeve_addr_lookup(addr, AF_INET, &to, &len, LONG), 0);
+    CHECK_EQ(len, sizeof(struct sockaddr_in));
+    CHECK_EQ(reeve_sendto(client, "ping", 4, (struct sockaddr *)&to, len, LONG), 4);
+    CHECK_EQ(reeve_recvfrom(server, buf, sizeof buf, &from, &from_len, LONG), 4);
+    CHECK_EQ(((struct sockaddr_in *)&from)->sin_port, address_of(client).sin_port);
+    CHECK_EQ(reeve_addr_lookup(addr, AF_UNSPEC, &to, &len, REEVE_POLL), 0); /* known already */
+    CHECK_EQ(to.ss_family, AF_INET6);
+    CHECK_EQ(len, sizeof(struct sockaddr_in6));
+    CHECK_EQ(reeve_addr_lookup("six.test:1", AF_INET, &to, &len, LONG), -EAFNOSUPPORT);
+    CHECK_EQ(reeve_addr_lookup("none.test:1", AF_INET, &to, &len, LONG), -ENOENT);
+    CHECK_EQ(reeve_addr_lookup("none.test", AF_INET, &to, &len, LONG), -EINVAL);
+    CHECK_EQ(reeve_addr_lookup("new.test:1", AF_INET, &to, &len, REEVE_POLL), -ETIMEDOUT);
+    CHECK_EQ(to.ss_family, AF_INET6); /* untouched */
+    CHECK_EQ(reeve_addr_lookup("udp:127.0.0.1:7", AF_INET6, &to, &len, LONG), -EAFNOSUPPORT);
+    CHECK_EQ(reeve_addr_lookup("udp:127.0.0.1:7", AF_INET, &to, &len, REEVE_POLL), 0);
+    CHECK_EQ(((struct sockaddr_in *)&to)->sin_port, htons(7));
+    CHECK_EQ(reeve_close(server), 0);
+    CHECK_EQ(reeve_close(client), 0);
+    return 0;
+}
+
+TEST(datagrams_are_sent_to_a_host_by_its_name)
+{
+    RUN(by_name, .workers = 1);
+}
+
+static int dialled_by_name(void *arg)
+{
+    (void)arg;
+    char addr[64], buf[16];
+    struct sockaddr_storage from;
+    socklen_t from_len = sizeof from;
+    playing();
+    /* To a broadcast address the kernel knows no way for such a socket. */
+    PLAY(.host = "first.test", .addr = { "255.255.255.255", "127.0.0.1" });
+    PLAY(.host = "nowhere.test", .addr = { "255.255.255.255" });
+    int server = (int)CHECK_OK(reeve_bind("udp:127.0.0.1:0")), next = next_fd();
+    snprintf(addr, sizeof addr, "udp:first.test:%u", ntohs(address_of(server).sin_port));
+    int fd = (int)CHECK_OK(reeve_dial(addr, LONG));
+    CHECK_EQ(reeve_write(fd, "ping", 4, LONG), 4);
+    CHECK_EQ(reeve_recvfrom(server, buf, sizeof buf, &from, &from_len, LONG), 4);
+    CHECK_EQ(reeve_sendto(server, "pong!", 5, (struct sockaddr *)&from, from_len, LONG), 5);
+    CHECK_EQ(reeve_read(fd, buf, sizeof buf, LONG), 5);
+    CHECK_EQ(reeve_close(fd), 0);
+    CHECK_EQ(reeve_dial("udp:nowhere.test:1", LONG), -EACCES);
+    CHECK_EQ(reeve_dial("unknown.test:1", REEVE_POLL), -ETIMEDOUT);
+    CHECK_EQ(next_fd(), next);
+    CHECK_EQ(reeve_close(server), 0);
+    return 0;
+}
+
+TEST(a_name_is_dialled_for_datagrams_at_the_first_address_that_can_be_reached)
+{
+    RUN(dialled_by_name, .workers = 1);
+    play.n = 0;
+    RUN(dialled_by_name, .workers = 2);
 }

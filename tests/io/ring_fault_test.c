@@ -7,9 +7,12 @@
 #include "tests/check.h"
 
 #include <dirent.h>
+#include <reeve/fd.h>
+#include <reeve/file.h>
 
 #include "mem/fault.h"
 #include "tests/io/pair.h"
+#include "tests/io/scratch.h"
 
 #define LONG reeve_in(20 * REEVE_SEC)
 
@@ -212,4 +215,128 @@ TEST(the_nth_ring_call_may_fail_for_every_n)
         if (!reached)
             return;
     }
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+enum { FILE_TASKS = 8, FILE_PAGE = 4096 };
+
+static char pages_path[512]; /* for all threads: scratch() is for one */
+
+/* Its own page of the file: written, synced, read back through a block that the ring knows. */
+static int page_by_page(void *arg)
+{
+    int i = (int)(intptr_t)arg, fd = reeve_open(pages_path, O_RDWR | O_CREAT, 0600, LONG);
+    struct reeve_buf *b = NULL;
+    uint64_t at = (uint64_t)i * FILE_PAGE;
+    CHECK_GE(fd, 0);
+    CHECK_EQ(reeve_buf_borrow_aligned(&b, FILE_PAGE, LONG), 0);
+    fill_pattern(b->data, FILE_PAGE, at);
+    b->len = FILE_PAGE;
+    CHECK_EQ(reeve_buf_pwrite(fd, b, at, LONG), FILE_PAGE);
+    CHECK_EQ(i == 0 ? reeve_fdatasync(fd, LONG) : 0, 0);
+    memset(b->data, 0, FILE_PAGE);
+    CHECK_EQ(reeve_buf_pread(fd, b, at, LONG), FILE_PAGE);
+    check_pattern(b->data, FILE_PAGE, at);
+    struct iovec halves[2] = { { b->data, 100 }, { b->data + 100, FILE_PAGE - 100 } };
+    CHECK_EQ(reeve_preadv(fd, halves, 2, at, LONG), FILE_PAGE);
+    check_pattern(b->data, FILE_PAGE, at);
+    reeve_buf_return(b);
+    CHECK_EQ(reeve_close(fd), 0);
+    return 0;
+}
+
+static int append_mine(void *arg)
+{
+    CHECK_GE(reeve_log_append(arg, "12345678", 8, LONG), 0);
+    return 0;
+}
+
+static int copy_out(void *arg)
+{
+    int from = reeve_open(pages_path, O_RDONLY, 0, LONG), ends[2];
+    static unsigned char back[FILE_TASKS * FILE_PAGE];
+    (void)arg;
+    CHECK_GE(from, 0);
+    CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+    CHECK_EQ(reeve_copy(ends[1], from, sizeof back, LONG), sizeof back);
+    CHECK_EQ(read(ends[0], back, sizeof back), sizeof back);
+    check_pattern(back, sizeof back, 0);
+    close(ends[0]);
+    CHECK_EQ(reeve_close(ends[1]), 0);
+    CHECK_EQ(reeve_close(from), 0);
+    return 0;
+}
+
+static int with_files(void *arg)
+{
+    struct reeve_group g = { 0 };
+    reeve_log *log = NULL;
+    struct reeve_log_opts opts = { .path = scratch("log"), .ahead_bytes = FILE_PAGE };
+    struct statx st;
+    CHECK_EQ(reeve_log_open(&log, &opts, LONG), 0);
+    for (intptr_t i = 0; i < FILE_TASKS; i++) {
+        CHECK_OK(reeve_spawn(NULL, page_by_page, (void *)i, .group = &g));
+        CHECK_OK(reeve_spawn(NULL, append_mine, log, .group = &g));
+    }
+    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
+    CHECK_EQ(reeve_log_close(log, LONG), 0);
+    CHECK_EQ(reeve_stat(scratch("log"), &st, LONG), 0);
+    CHECK_EQ(st.stx_size, FILE_TASKS * 8);
+    CHECK_EQ(copy_out(arg), 0);
+    CHECK_EQ(reeve_unlink(scratch("log"), LONG), 0);
+    return reeve_unlink(pages_path, LONG);
+}
+
+/* Every request is made again where its enter failed, and comes to the same. */
+TEST(under_files_the_nth_ring_call_may_fail_for_every_n)
+{
+    static const char *const points[] = { "ring.", "enter." };
+    uring_or_skip();
+    if (!rv_fault_available())
+        SKIP("built without RV_FAULTS");
+    snprintf(pages_path, sizeof pages_path, "%s", scratch("pages"));
+    CHECK_EQ(reeve_run(with_files, NULL, .workers = 2), 0);
+    int fds = open_fds(), maps = ring_maps();
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        uint64_t n = 1;
+        for (bool reached = true; reached && n < 400; n++) {
+            rv_fault_only(points[i]);
+            rv_fault_fail_nth(n);
+            int r = reeve_run(with_files, NULL, .workers = 2);
+            reached = rv_fault_last_name() != NULL;
+            rv_fault_off();
+            CHECK(r == 0 || r == -ENOMEM || r == -EAGAIN);
+            CHECK_EQ(open_fds(), fds);
+            CHECK_EQ(ring_maps(), maps);
+        }
+        CHECK_GT(n, 10); /* many have failed before none did */
+    }
+}
+
+static int reads_only(void *arg)
+{
+    struct reeve_group g = { 0 };
+    (void)arg;
+    for (intptr_t i = 0; i < FILE_TASKS; i++)
+        CHECK_OK(reeve_spawn(NULL, page_by_page, (void *)i, .group = &g));
+    return reeve_group_wait(&g, LONG);
+}
+
+TEST(transfers_that_could_not_begin_at_once_begin_at_the_end_of_the_pass)
+{
+    uring_or_skip();
+    if (!rv_fault_available())
+        SKIP("built without RV_FAULTS");
+    snprintf(pages_path, sizeof pages_path, "%s", scratch("pages"));
+    uint64_t n = 1;
+    for (bool reached = true; reached; n++) {
+        rv_fault_only("ring.submit");
+        rv_fault_fail_nth(n);
+        CHECK_EQ(reeve_run(reads_only, NULL, .workers = 1), 0);
+        reached = rv_fault_last_name() != NULL;
+        rv_fault_off();
+        CHECK_LT(n, 1000);
+    }
+    CHECK_GT(n, 2); /* one at least has failed */
 }

@@ -235,6 +235,32 @@ TEST(no_submit_leaves_the_sqes_where_they_are)
     rv_ring_finish(&r);
 }
 
+TEST(a_submission_alone_makes_no_completion_that_was_due)
+{
+    struct rv_ring r;
+    int pair[2];
+    char byte;
+    open_ring(&r, 8, 16);
+    CHECK_OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    io_uring_prep_recv(rv_ring_sqe(&r), pair[0], &byte, 1, 0);
+    CHECK_EQ(rv_ring_submit(&r), 1);
+    CHECK_EQ(rv_ring_submit(&r), 0);
+    CHECK_EQ(r.enters, 2);
+    CHECK_EQ(r.sqes, 1);
+    CHECK_EQ(send(pair[1], "x", 1, 0), 1);
+    nop(&r, 7); /* answered at once */
+    CHECK_EQ(rv_ring_submit(&r), 1);
+    if (r.flags & IORING_SETUP_DEFER_TASKRUN) {
+        CHECK(rv_ring_taskrun(&r));
+        CHECK_EQ(next(&r).user_data, 7);
+        CHECK(!rv_ring_has_cqe(&r));
+        CHECK_EQ(rv_ring_enter(&r, 1, 0, RV_RING_FOREVER), 0);
+        CHECK_EQ(next(&r).res, 1);
+        CHECK_EQ(byte, 'x');
+    }
+    rv_ring_finish(&r);
+}
+
 TEST(completions_of_a_deferred_ring_wait_for_an_enter)
 {
     struct rv_ring r;

@@ -252,6 +252,61 @@ TEST(who_was_taken_along_leaves_at_his_deadline_and_the_others_get_on)
     RUN(leave_early, .workers = 2);
 }
 
+/* Taken along, and the deadline passes at about the time at which the peer reads: whichever comes
+ * first, who is told that his time was over has bytes that did not go out, and who is told that all
+ * went out is right. */
+static int late_or_not(void *arg)
+{
+    (void)arg;
+    enum { LETTERS_EACH = 3000 };
+    static char buf[65536];
+    unsigned seed = 1;
+    for (int round = 0; round < 200; round++) {
+        struct pair p = full_pair();
+        struct rv_writer turn;
+        struct writing w[3];
+        reeve_task *t[3];
+        size_t seen[256] = { 0 };
+        reeve_time until = reeve_in(rand_r(&seed) % 300 * REEVE_US);
+        CHECK_EQ(rv_writer_begin(my_io(), p.fd, INT64_MAX, &turn), 0);
+        for (int i = 0; i < 3; i++) {
+            w[i] = (struct writing){ p.fd, (char)('a' + i), LETTERS_EACH, 0, LONG };
+            w[i].until = i == 1 ? until : LONG;
+            CHECK_EQ(reeve_spawn(&t[i], write_letters, &w[i]), 0);
+        }
+        CHECK_EQ(reeve_sleep(0), 0); /* they queue */
+        rv_writer_end(my_io(), &turn);
+        for (int n = rand_r(&seed) % 4; n > 0; n--)
+            CHECK_EQ(reeve_sleep(0), 0);
+        while (seen['a'] + seen['c'] < 2 * LETTERS_EACH) {
+            ssize_t n = recv(p.peer, buf, sizeof buf, MSG_DONTWAIT);
+            for (ssize_t i = 0; i < n; i++)
+                seen[(unsigned char)buf[i]]++;
+            CHECK_EQ(reeve_sleep(0), 0);
+        }
+        for (int i = 0; i < 3; i++)
+            CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
+        for (ssize_t n; (n = recv(p.peer, buf, sizeof buf, MSG_DONTWAIT)) > 0;)
+            for (ssize_t i = 0; i < n; i++)
+                seen[(unsigned char)buf[i]]++;
+        CHECK_EQ(w[0].result, LETTERS_EACH);
+        CHECK_EQ(w[2].result, LETTERS_EACH);
+        if (w[1].result == -ETIMEDOUT)
+            CHECK_LT(seen['b'], LETTERS_EACH);
+        else
+            CHECK_EQ(w[1].result, LETTERS_EACH);
+        CHECK(w[1].result < 0 || seen['b'] == LETTERS_EACH);
+        pair_close(&p);
+    }
+    return 0;
+}
+
+TEST(a_passenger_is_told_that_his_time_is_over_only_if_bytes_of_his_did_not_go_out)
+{
+    RUN(late_or_not, .workers = 1);
+    RUN(late_or_not, .workers = 2);
+}
+
 static int closed_together(void *arg)
 {
     (void)arg;

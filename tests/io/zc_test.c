@@ -8,6 +8,8 @@
 #define CHECK_MAIN
 #include "tests/check.h"
 
+#include <reeve/fd.h>
+
 #include "io/op.h"
 #include "io/zc.h"
 #include "sched/wait.h"
@@ -208,6 +210,8 @@ static int notified(void *arg)
     await_home(0);
     CHECK_EQ(pthread_join(d.thread, NULL), 0);
     CHECK_EQ(d.at, d.until);
+    CHECK_EQ(COUNTER(zc_sent), AWAY);
+    CHECK_EQ(COUNTER(zc_plain), 0);
     pair_close(&p);
     return 0;
 }
@@ -420,6 +424,8 @@ static int copied(void *arg)
     read_exactly(ends[1], buf, sizeof buf);
     check_pattern(buf, sizeof buf, 0);
     await_home(0);
+    CHECK_EQ(COUNTER(zc_sent), 0);
+    CHECK_EQ(COUNTER(zc_plain), 1);
     close(ends[0]);
     close(ends[1]);
     return 0;
@@ -434,6 +440,35 @@ TEST(a_kernel_that_cannot_do_it_sends_a_copy)
 {
     CHECK_EQ(setenv("REEVE_CAPS_OFF", "send_zc", 1), 0);
     RUN(copied, .workers = 1);
+}
+
+/* ---- what is counted ------------------------------------------------------------------------- */
+
+static int counts(void *arg)
+{
+    (void)arg;
+    unsigned char buf[BUF];
+    struct reeve_stats st;
+    need_zc();
+    struct pair p = pair_make();
+    for (int i = 0; i < 4; i++) {
+        if (i == 2) /* as after a kernel's refusal to be asked */
+            rv_store_relaxed(&my_io()->io->zc_mute, 1U);
+        CHECK_EQ(zc_send(p.fd, filled(0), LONG), BUF);
+        CHECK_EQ(recv(p.peer, buf, sizeof buf, MSG_WAITALL), BUF);
+        await_home(0);
+    }
+    reeve_stats(reeve_self(), &st);
+    CHECK_EQ(st.zc_sent + st.zc_plain, 4);
+    CHECK_LE(st.zc_plain, 1); /* a kernel before 6.2 */
+    CHECK_EQ(st.zc_copied, st.zc_plain ? 0 : 2); /* loopback */
+    pair_close(&p);
+    return 0;
+}
+
+TEST(leases_are_counted_by_how_they_were_sent)
+{
+    RUN(counts, .workers = 1);
 }
 
 static int misused(void *arg)
@@ -475,6 +510,27 @@ static int echoes_by_option(void *arg)
     }
     pair_close(&p);
     return 0;
+}
+
+/* The option is about sockets: what is none is written to as ever. */
+static int pipes_by_option(void *arg)
+{
+    int ends[2];
+    unsigned char buf[BUF];
+    (void)arg;
+    CHECK_GE(reeve_pipe(ends, BUF), 0);
+    CHECK_EQ(reeve_buf_send(ends[1], filled(0), LONG), BUF);
+    read_exactly(ends[0], buf, sizeof buf);
+    check_pattern(buf, sizeof buf, 0);
+    CHECK_EQ(COUNTER(zc_sent) + COUNTER(zc_plain), 0);
+    CHECK_EQ(reeve_close(ends[0]), 0);
+    CHECK_EQ(reeve_close(ends[1]), 0);
+    return 0;
+}
+
+TEST(a_lease_goes_into_a_pipe_whatever_the_option_says)
+{
+    RUN(pipes_by_option, .workers = 1, .zc_bytes = 1);
 }
 
 TEST(leases_of_many_bytes_are_sent_so_where_the_runtime_is_told_to)

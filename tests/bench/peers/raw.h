@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,12 +24,14 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { RAW_THREADS_MAX = 64 };
 
 struct raw_opts {
     const char *addr;
+    const char *unix_addr; /* "unix:@NAME": where to listen instead */
     int threads;
     int cpus[RAW_THREADS_MAX]; /* thread i runs on cpus[i % cpus_n]; none: wherever it likes */
     int cpus_n;
@@ -82,6 +85,8 @@ static inline struct raw_opts raw_parse(int argc, char **argv)
             stall = raw_number(argv[++i]);
         else if (more && !strcmp(argv[i], "--rescue"))
             o.rescue_off = !strcmp(argv[++i], "off");
+        else if (more && !strcmp(argv[i], "--unix"))
+            o.unix_addr = argv[++i];
         else if (!strcmp(argv[i], "--stats"))
             o.stats = true;
         else if (argv[i][0] != '-' && !o.addr)
@@ -91,18 +96,36 @@ static inline struct raw_opts raw_parse(int argc, char **argv)
                     "[--stall BYTES]", argv[0], argv[i]);
     }
     if (!o.addr || !strrchr(o.addr, ':'))
-        raw_die("%s: usage: HOST:PORT [--cpu LIST] [--threads N]", argv[0]);
+        raw_die("%s: usage: HOST:PORT [--unix unix:@NAME] [--cpu LIST] [--threads N]", argv[0]);
     if (o.threads < 1 || o.threads > RAW_THREADS_MAX)
         raw_die("%s: --threads must be between 1 and %d", argv[0], RAW_THREADS_MAX);
     if (stall != 0 && (stall < 4 || stall > 4096))
         raw_die("%s: --stall takes the size of a request, 4 to 4096", argv[0]);
     o.stall_bytes = (size_t)stall;
+    if (o.unix_addr)
+        o.addr = o.unix_addr;
     return o;
+}
+
+static inline int raw_listen_unix(const char *name)
+{
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    size_t len = strlen(name);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (len >= sizeof to.sun_path - 1)
+        raw_die("unix:@%s is too long", name);
+    memcpy(to.sun_path + 1, name, len);
+    socklen_t to_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&to, to_len) < 0 || listen(fd, 4096) < 0)
+        raw_die("cannot listen on unix:@%s: %s", name, strerror(errno));
+    return fd;
 }
 
 /** The listening socket. What is accepted inherits TCP_NODELAY, so it costs no call there. */
 static inline int raw_listen(const char *addr)
 {
+    if (!strncmp(addr, "unix:@", 6))
+        return raw_listen_unix(addr + 6);
     char host[256];
     const char *colon = strrchr(addr, ':');
     size_t len = (size_t)(colon - addr);
@@ -127,8 +150,14 @@ static inline void raw_announce(int fd)
     struct sockaddr_storage ss;
     socklen_t len = sizeof ss;
     char host[128], port[16];
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
-        getnameinfo((struct sockaddr *)&ss, len, host, sizeof host, port, sizeof port,
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) == 0 && ss.ss_family == AF_UNIX) {
+        const char *name = ((struct sockaddr_un *)&ss)->sun_path + 1;
+        size_t head = offsetof(struct sockaddr_un, sun_path) + 1;
+        printf("listening on unix:@%.*s\n", (int)(len - head), name);
+        fflush(stdout);
+        return;
+    }
+    if (getnameinfo((struct sockaddr *)&ss, len, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV))
         raw_die("cannot tell the address of the listening socket");
     printf(strchr(host, ':') ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host, port);
