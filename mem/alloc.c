@@ -5,6 +5,9 @@
  * Small blocks come from mimalloc: a task that moved to another thread frees there what it took
  * here, and mimalloc makes that one push. Ranges that need addresses more than memory (slabs,
  * stacks, deques) come from mmap with MAP_NORESERVE: untouched pages cost and count nothing.
+ *
+ * Each request is counted (but in the explorer, where that would be one more thing to interleave):
+ * that nothing is allocated on a path is a claim that tests and benchmarks can check.
  * Threads: any.
  */
 #include "mem/alloc.h"
@@ -17,13 +20,29 @@
 
 #include "mem/die.h"
 #include "mem/fault.h"
+#include "mem/tally.h"
 
 #ifndef RV_NO_MIMALLOC
 #include <mimalloc.h>
 #endif
 
+static struct rv_tally requests;
+
+static inline void count_request(void)
+{
+#if !defined(RV_ATOMIC_BACKEND)
+    rv_tally_add(&requests, 1);
+#endif
+}
+
+uint64_t rv_alloc_requests(void)
+{
+    return rv_tally_get(&requests);
+}
+
 void *rv_alloc(size_t bytes)
 {
+    count_request();
     if (RV_FAULT("alloc"))
         return NULL;
 #ifdef RV_NO_MIMALLOC
@@ -35,6 +54,7 @@ void *rv_alloc(size_t bytes)
 
 void *rv_alloc_zero(size_t bytes)
 {
+    count_request();
     if (RV_FAULT("alloc"))
         return NULL;
 #ifdef RV_NO_MIMALLOC
@@ -59,6 +79,7 @@ void *rv_alloc_aligned(size_t bytes, size_t align)
 {
     RV_ASSERT(align > 0);
     RV_ASSERT((align & (align - 1)) == 0);
+    count_request();
     if (RV_FAULT("alloc"))
         return NULL;
 #ifdef RV_NO_MIMALLOC
@@ -96,6 +117,7 @@ static void *map(size_t bytes, int prot)
 {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     RV_ASSERT(bytes > 0);
+    count_request();
     void *start = mmap(NULL, rv_page_round(bytes), prot, flags, -1, 0);
     return start == MAP_FAILED ? NULL : start;
 }
@@ -113,6 +135,7 @@ void *rv_map_lazy(size_t bytes)
 int rv_map_commit(void *start, size_t bytes)
 {
     RV_ASSERT((uintptr_t)start % rv_page_bytes() == 0);
+    count_request();
     if (RV_FAULT("map.commit"))
         return -ENOMEM;
     return mprotect(start, rv_page_round(bytes), PROT_READ | PROT_WRITE) == 0 ? 0 : -ENOMEM;

@@ -11,6 +11,11 @@
 #define RV_MEM_ALLOC_H
 
 #include <stddef.h>
+#include <stdint.h>
+
+/* How many blocks and mappings were asked for, by any of the calls below, ever. What allocates
+ * nothing leaves it as it is. */
+uint64_t rv_alloc_requests(void);
 
 void *rv_alloc(size_t bytes) __attribute__((malloc, warn_unused_result));
 void *rv_alloc_zero(size_t bytes) __attribute__((malloc, warn_unused_result));

@@ -46,7 +46,7 @@ static int init_own(struct rv_policy *p, size_t entries, uint32_t seed)
         return rv_ghost_init(&p->ghost, entries);
     if (p->kind != RV_POLICY_ADAPTIVE)
         return 0;
-    p->climb = (struct rv_climb){ .window = 0.01, .pause = 4, .random = seed | 1 };
+    p->climb = (struct rv_climb){ .pause = 4, .usual = 1, .random = seed | 1 };
     return rv_sketch_init(&p->sketch, entries);
 }
 

@@ -45,6 +45,8 @@ enum { RV_QUEUE_NONE, RV_QUEUE_A, RV_QUEUE_B, RV_QUEUE_C };
 struct rv_node {
     RV_ATOMIC(uint8_t) heat;            /* hits noted, as far as the policy wants to know */
     uint8_t queue;
+    uint8_t age;                        /* ADAPTIVE: how often was forgotten when `uses` was true */
+    uint16_t uses;                      /* ADAPTIVE: in the sample, see policy_sketch.h */
     struct rv_node *prev, *next;        /* prev: towards where nodes enter; victims: by next */
     size_t weight;                      /* set before insert */
     uint64_t hash;                      /* of its key; the same */
@@ -64,7 +66,9 @@ struct rv_climb {
     size_t regrets;             /* misses of what the window had to give away a short time ago */
     size_t gains;               /* hits of what would leave the main part next */
     double base;                /* the hit ratio when the window began to grow */
-    unsigned low;               /* periods in a row in which it was worse */
+    double usual;               /* the share of misses, smoothed */
+    unsigned low;               /* periods in which it was worse, and not getting better, */
+    double last;                /* than in the period before */
     unsigned hold, pause;       /* periods before it may grow again; and those of the next time */
     uint32_t random;
 };
@@ -165,7 +169,7 @@ static inline struct rv_node *rv_list_oldest(struct rv_list *list)
 }
 
 /* A share of a maximum, at least 1. */
-static inline size_t rv_share(size_t max, double share)
+static inline size_t rv_policy_share(size_t max, double share)
 {
     size_t part = max == SIZE_MAX ? SIZE_MAX : (size_t)((double)max * share);
     return part > 0 ? part : 1;

@@ -53,8 +53,8 @@ static struct rv_node *from_main(struct rv_policy *p)
 static struct rv_node *s3_evict(struct rv_policy *p)
 {
     RV_ASSERT(p->entries > 0);
-    bool large = p->a.weight >= rv_share(p->bytes_max, SMALL) ||
-                 p->a.count >= rv_share(p->entries_max, SMALL);
+    bool large = p->a.weight >= rv_policy_share(p->bytes_max, SMALL) ||
+                 p->a.count >= rv_policy_share(p->entries_max, SMALL);
     struct rv_node *node = large || p->b.count == 0 ? from_small(p) : NULL;
     return node != NULL ? node : from_main(p);
 }

@@ -2,12 +2,16 @@
 /*
  * policy_sketch.c -- four counters of a key, all in one cache line, and halving by and by.
  *
- * (1) A counter stops at 15.
- * (2) Halving takes a few words at each addition after the sample's end: no single one pays for all
- *     of them. Meanwhile some keys count double; a sample is much longer than that.
- * (3) Of the four only the smallest are counted up: the others are that high because of other keys.
+ *     words   | a block, 64 counters of 8 bits: 16 for keys' first ones, 16 for their second ... |
+ *
+ * (1) A counter stops at RV_SKETCH_MAX.
+ * (2) Halving takes a few words at each key that leaves: no single one pays for all of them.
+ *     Meanwhile some keys count double; a sample is much longer than that.
+ * (3) Of the four only those are raised that are less than the key's count: the others are that
+ *     high because of other keys.
  * (4) To double the table is to copy it behind itself: a place gets one bit more, and both places
  *     that it can become hold what it held.
+ * (5) 16 .. 32 bytes for each entry.
  * Threads: whoever holds the shard's lock.
  */
 #include "mem/policy_sketch.h"
@@ -20,7 +24,7 @@
 #include "mem/rv_atomic.h"
 
 enum { BLOCK = RV_CACHE_LINE / sizeof(uint64_t) };
-enum { WORDS_MIN = 32, WIDTH = 4, AGE_AT_ONCE = 16, SPAN_MIN = 8, SPAN_MAX = 64 };
+enum { WORDS_MIN = 32, WIDTH = 2, AGE_AT_ONCE = 16 };
 
 /* Of a key: the block, and above it the bits that choose the counters in there. */
 static inline uint64_t *block_of(const struct rv_sketch *s, uint64_t hash, uint64_t *ret_mixed)
@@ -30,12 +34,12 @@ static inline uint64_t *block_of(const struct rv_sketch *s, uint64_t hash, uint6
     return s->words + ((mixed >> 8) & (s->count - 1) & ~(size_t)(BLOCK - 1));
 }
 
-/* The i-th counter of a key: one of the 32 in two words. */
+/* The i-th counter of a key: one of the 16 in two words. */
 static inline uint64_t *counter_of(uint64_t *block, uint64_t mixed, unsigned i, unsigned *ret_at)
 {
-    unsigned five = (unsigned)(mixed >> (5 * i)) & 31;
-    *ret_at = five % 16 * 4;
-    return block + 2 * i + five / 16;
+    unsigned four = (unsigned)(mixed >> (4 * i)) & 15;
+    *ret_at = four % 8 * 8;
+    return block + 2 * i + four / 8;
 }
 
 static uint64_t *words_new(size_t count)
@@ -56,7 +60,6 @@ int rv_sketch_init(struct rv_sketch *s, size_t entries)
         return -ENOMEM;
     *s = (struct rv_sketch){ .words = words, .count = count, .ageing = count };
     s->entries = entries > WORDS_MIN ? entries : WORDS_MIN;
-    s->span = SPAN_MIN;
     return 0;
 }
 
@@ -70,37 +73,33 @@ static void age(struct rv_sketch *s)
 {
     size_t end = s->ageing + AGE_AT_ONCE < s->count ? s->ageing + AGE_AT_ONCE : s->count;
     for (size_t i = s->ageing; i < end; i++)
-        s->words[i] = s->words[i] >> 1 & UINT64_C(0x7777777777777777);
+        s->words[i] = s->words[i] >> 1 & UINT64_C(0x7f7f7f7f7f7f7f7f);
     s->ageing = end;
 }
 
-void rv_sketch_add(struct rv_sketch *s, uint64_t hash)
+void rv_sketch_raise(struct rv_sketch *s, uint64_t hash, unsigned uses)
 {
     RV_ASSERT(s->count > 0);
     uint64_t mixed, *block = block_of(s, hash, &mixed);
-    unsigned least = rv_sketch_estimate(s, hash);
-    for (unsigned i = 0, at; i < 4 && least < 15; i++) {
+    uint64_t to = uses < RV_SKETCH_MAX ? uses : RV_SKETCH_MAX;
+    for (unsigned i = 0, at; i < 4; i++) {
         uint64_t *word = counter_of(block, mixed, i, &at);
-        if ((*word >> at & 15) == least)
-            *word += UINT64_C(1) << at;
+        uint64_t is = *word >> at & RV_SKETCH_MAX;
+        if (is < to)
+            *word += (to - is) << at;
     }
     if (s->ageing < s->count)
         age(s);
-    if (++s->seen < (uint64_t)s->span * s->entries)
-        return;
-    s->ageing = 0;
-    s->seen /= 2;
-    s->span = s->span < SPAN_MAX ? 2 * s->span : SPAN_MAX;
 }
 
 unsigned rv_sketch_estimate(const struct rv_sketch *s, uint64_t hash)
 {
     uint64_t mixed, *block = block_of(s, hash, &mixed);
-    unsigned least = 15;
+    unsigned least = RV_SKETCH_MAX;
     for (unsigned i = 0, at; i < 4; i++) {
         const uint64_t *word = counter_of(block, mixed, i, &at);
-        unsigned seen = (unsigned)(*word >> at & 15);
-        least = seen < least ? seen : least;
+        unsigned is = (unsigned)(*word >> at & RV_SKETCH_MAX);
+        least = is < least ? is : least;
     }
     return least;
 }
@@ -126,8 +125,15 @@ void rv_sketch_grow(struct rv_sketch *s, size_t entries)
 
 void rv_sketch_halve(struct rv_sketch *s)
 {
-    if (s->ageing == s->count)
-        s->ageing = 0;          /* else it is being halved just now */
     s->seen /= 2;
-    s->span = SPAN_MIN;
+    if (s->ageing < s->count)
+        return;                 /* it is being halved just now */
+    s->ageing = 0;
+    s->age++;
+}
+
+void rv_sketch_use(struct rv_sketch *s)
+{
+    if (++s->seen >= (uint64_t)RV_SKETCH_SAMPLE * s->entries)
+        rv_sketch_halve(s);
 }

@@ -25,7 +25,9 @@
  *     a hook may wait, and its task go on as another worker.
  * (4) Magazines and tables live as long as the pool. A table that has become too small stays, for
  *     those who still read it.
- * (5) In a child of fork a pool works on; what was in the hands of the parent's other threads is
+ * (5) A return frees a few objects at most, DROPS_MAX, however many are too many; only who was
+ *     asked to trim frees all that he has at hand.
+ * (6) In a child of fork a pool works on; what was in the hands of the parent's other threads is
  *     lost. Every change of the depot is one store of depot_n, behind the pointers it counts.
  *
  *     made -> live             [rv_pool_get_slow]
@@ -61,6 +63,7 @@
 #define IDLE_LEAST 16
 #define IDLE_MOST 1024
 #define SEATS_FIRST 16
+#define DROPS_MAX 8U
 
 _Static_assert(sizeof(struct rv_pool_head) % ALIGN_MIN == 0, "an object behind it is aligned");
 _Static_assert(offsetof(struct rv_pool_head, link) % sizeof(void *) == 0, "links are words");
@@ -150,10 +153,19 @@ static size_t block_bytes(const struct reeve_pool *pool)
     return pool->offset + whole_words(pool->bytes) + GUARD_BYTES;
 }
 
+size_t rv_pool_block_bytes(size_t bytes)
+{
+    return sizeof(struct rv_pool_head) + whole_words(bytes) + GUARD_BYTES;
+}
+
 static void free_block(struct reeve_pool *pool, void *object)
 {
+    unsigned char *block = (unsigned char *)object - pool->offset;
     rv_pool_head(object)->owner = 0;    /* it is found out if it comes back */
-    rv_free((unsigned char *)object - pool->offset);
+    if (pool->source != NULL)
+        pool->source->give(pool, block, block_bytes(pool));
+    else
+        rv_free(block);
     rv_pool_freed(block_bytes(pool));
     rv_sub_relaxed(&pool->objects, 1U);
 }
@@ -190,10 +202,10 @@ static bool count_one(struct reeve_pool *pool)
 
 static void *new_block(struct reeve_pool *pool)
 {
-    if (pool->align <= ALIGN_MIN && !pool->is_size_class)
-        return rv_alloc_zero(block_bytes(pool));
+    if (pool->source != NULL)
+        return pool->source->take(pool, block_bytes(pool));
     if (pool->align <= ALIGN_MIN)
-        return rv_alloc(block_bytes(pool));
+        return rv_alloc_zero(block_bytes(pool));
     unsigned char *block = rv_alloc_aligned(block_bytes(pool), pool->align);
     if (block != NULL)
         memset(block, 0, block_bytes(pool));
@@ -374,7 +386,7 @@ static int grow_table(struct reeve_pool *pool, uint32_t seat)
     for (i = 0; pool->tables[i] != NULL; i++)
         RV_ASSERT(i < RV_POOL_TABLES - 1);
     pool->tables[i] = table;
-    rv_store_release(&pool->table, table);  /* both pair with rv_pool_mag() */
+    rv_store_release(&pool->table, table);  /* both pair with rv_pool_mag_of() */
     rv_store_release(&pool->seats, want);
     return 0;
 }
@@ -424,12 +436,12 @@ static struct rv_pool_mag *make_mag(struct reeve_pool *pool, uint32_t seat)
 /* The caller's magazine, made if need be; or the one that stands for none. */
 static struct rv_pool_mag *own_mag(struct reeve_pool *pool)
 {
-    struct rv_pool_mag *mag = rv_pool_mag(pool);
     struct rv_local *local = rv_local_get();
+    struct rv_pool_mag *mag = rv_pool_mag_of(pool, local);
     if (is_mag(mag) || local == NULL)
         return mag;
     uint32_t seat = rv_seat_take(local);
-    mag = rv_pool_mag(pool);    /* an earlier holder of the seat may have left one */
+    mag = rv_pool_mag_of(pool, local);  /* an earlier holder of the seat may have left one */
     if (is_mag(mag) || seat == RV_SEAT_NONE || rv_load_relaxed(&pool->mags_left) < 2)
         return mag;
     rv_lock_acquire(&pool->lock);
@@ -523,7 +535,7 @@ void *rv_pool_get_slow(struct reeve_pool *pool, const void *site)
 void rv_pool_ask(struct reeve_pool *pool, void *object)
 {
     struct rv_pool_head *head = rv_pool_head(object);
-    const char *call = pool->is_size_class ? "reeve_free" : "reeve_pool_return";
+    const char *call = pool->source != NULL ? "reeve_free" : "reeve_pool_return";
     if (head->owner == (uintptr_t)pool + RV_POOL_IDLE)
         rv_die("%s: this object of pool %s was returned twice.", call, pool->name);
     if (head->owner == (uintptr_t)pool + RV_POOL_FOLLOWED)
@@ -547,6 +559,23 @@ static void put_shared(struct reeve_pool *pool, void *object)
     destroy_object(pool, object);
 }
 
+/* Makes room in a full magazine, by giving its older half to the depot: the younger is what the
+ * caches hold. If the depot has no room for any, a few of that half are to be freed; how many. */
+static uint32_t make_room(struct reeve_pool *pool, struct rv_pool_mag *mag, void **ret_drops)
+{
+    uint32_t n = (uint32_t)rv_load_relaxed(&mag->n), half = (n + 1) / 2, drops = 0;
+    uint32_t gone = give(pool, mag->object, half);
+    if (gone == 0)
+        gone = drops = half < DROPS_MAX ? half : DROPS_MAX;
+    uint32_t keep = half - gone;
+    memcpy(ret_drops, mag->object + keep, drops * sizeof *ret_drops);
+    memmove(mag->object + keep, mag->object + half, (n - half) * sizeof *ret_drops);
+    rv_store_relaxed(&mag->n, n - gone);
+    count(&mag->moved, -(uint64_t)gone);
+    count(&mag->dropped, drops);
+    return drops;
+}
+
 void rv_pool_put_slow(struct reeve_pool *pool, void *object)
 {
     void *out[RV_POOL_MAG_MAX];
@@ -555,23 +584,16 @@ void rv_pool_put_slow(struct reeve_pool *pool, void *object)
         put_shared(pool, object);
         return;
     }
-    uint32_t n = (uint32_t)rv_load_relaxed(&mag->n), drop_n = 0;
-    RV_ASSERT(n <= mag->cap);
-    if (rv_load_relaxed(&mag->limit) == 0) {    /* as trim_seat() wished */
-        drop_n = empty_mag(mag, out);
-        n = 0;
-    } else if (n == mag->cap) {     /* the older half goes: the younger is what the caches hold */
-        uint32_t half = (n + 1) / 2;
-        drop_n = half - give(pool, mag->object, half);
-        memcpy(out, mag->object, drop_n * sizeof *out);
-        memmove(mag->object, mag->object + half, (n - half) * sizeof *out);
-        n -= half;
-        count(&mag->moved, -(uint64_t)half);
-        count(&mag->dropped, drop_n);
-    }
+    uint32_t drops = 0;
+    RV_ASSERT(rv_load_relaxed(&mag->n) <= mag->cap);
+    if (rv_load_relaxed(&mag->limit) == 0)      /* as trim_seat() wished */
+        drops = empty_mag(mag, out);
+    else if (rv_load_relaxed(&mag->n) == mag->cap)
+        drops = make_room(pool, mag, out);
+    size_t n = rv_load_relaxed(&mag->n);
     mag->object[n] = object;
     rv_store_relaxed(&mag->n, n + 1);
-    destroy_all(pool, out, drop_n);
+    destroy_all(pool, out, drops);
 }
 
 /* ---- trimming -------------------------------------------------------------------------------- */
@@ -754,7 +776,8 @@ __attribute__((noinline)) void *reeve_pool_borrow(reeve_pool *pool)
     return rv_pool_get(pool);
 }
 
-void reeve_pool_return(reeve_pool *pool, void *object)
+/* Nor is this one: what it reads in its own line is the thread's. */
+__attribute__((noinline)) void reeve_pool_return(reeve_pool *pool, void *object)
 {
     if (object != NULL)
         rv_pool_put(pool, object);

@@ -71,6 +71,13 @@ typedef RV_ATOMIC(struct rv_pool_mag *) rv_pool_slot;
 /* Stands where there is none: it has nothing and takes nothing. */
 extern struct rv_pool_mag rv_pool_no_mag;
 
+/* Where the memory of a pool's objects is from, if not from the allocator; rv_alloc()'s rules hold,
+ * what is in it may be anything. Called with no lock held. */
+struct rv_pool_source {
+    void *(*take)(struct reeve_pool *pool, size_t bytes);
+    void (*give)(struct reeve_pool *pool, void *block, size_t bytes);
+};
+
 /* {0} with bytes and so on set by rv_pool_init(). Aligned to cache lines. */
 struct reeve_pool {
     /* Written when a magazine is made; read by every call. */
@@ -87,7 +94,8 @@ struct reeve_pool {
     uint32_t forks;                 /* of which process it is */
     uintptr_t live;                 /* the owner of an object on loan that nobody follows */
     char name[32];
-    bool is_size_class;             /* its objects are blocks of reeve_alloc() */
+    /* Set before rv_pool_init(): its objects are blocks of reeve_alloc(). NULL: it is a user's. */
+    const struct rv_pool_source *source;
 
     /* Under the lock; the two counts may be looked at by anyone. */
     RV_ALIGNED_LINE struct rv_lock lock;
@@ -110,12 +118,15 @@ struct reeve_pool {
     struct reeve_pool *next, *prev; /* in the list of all pools, under its lock */
 };
 
-/* Prepares a pool in the caller's memory, all zero, and adds it to the list. Errors as
- * reeve_pool_create(). */
+/* Prepares a pool in the caller's memory, all zero but for its source, and adds it to the list.
+ * Errors as reeve_pool_create(). */
 int rv_pool_init(struct reeve_pool *pool, const struct reeve_pool_opts *opts);
 
 /* Frees everything but the pool itself. */
 void rv_pool_finish(struct reeve_pool *pool);
+
+/* What an object of so many bytes takes up in all, if it is aligned as usual. A multiple of 8. */
+size_t rv_pool_block_bytes(size_t bytes);
 
 /* The slow halves, in pool.c. */
 void *rv_pool_get_slow(struct reeve_pool *pool, const void *site);
@@ -148,10 +159,10 @@ static inline struct rv_pool_head *rv_pool_head(void *object)
     return (struct rv_pool_head *)object - 1;
 }
 
-/* The caller's magazine, its until it may suspend, or the one that stands for none. */
-static inline struct rv_pool_mag *rv_pool_mag(struct reeve_pool *pool)
+/* The magazine of a thread with that record, or the one that stands for none. */
+static inline __attribute__((always_inline)) struct rv_pool_mag *
+rv_pool_mag_of(struct reeve_pool *pool, const struct rv_local *local)
 {
-    struct rv_local *local = rv_local_get();
     if (__builtin_expect(local == NULL, 0))
         return &rv_pool_no_mag;
     uint32_t seat = local->seat;
@@ -181,7 +192,7 @@ static inline bool rv_pool_is_sealed(void)
  * returns. It is only asked for where it is needed, or it would have to be kept all the way. */
 static inline __attribute__((always_inline)) void *rv_pool_get(struct reeve_pool *pool)
 {
-    struct rv_pool_mag *mag = rv_pool_mag(pool);
+    struct rv_pool_mag *mag = rv_pool_mag_of(pool, rv_local_peek());
     size_t n = rv_load_relaxed(&mag->n);
     if (__builtin_expect(n == 0, 0))
         return rv_pool_get_slow(pool, __builtin_return_address(0));
@@ -205,7 +216,7 @@ static inline __attribute__((always_inline)) void rv_pool_put(struct reeve_pool 
     rv_pool_head(object)->owner = (uintptr_t)pool + RV_POOL_IDLE;
     if (rv_pool_is_sealed())
         rv_pool_seal(pool, object);
-    struct rv_pool_mag *mag = rv_pool_mag(pool);
+    struct rv_pool_mag *mag = rv_pool_mag_of(pool, rv_local_peek());
     size_t n = rv_load_relaxed(&mag->n);
     if (__builtin_expect(n >= rv_load_relaxed(&mag->limit), 0)) {
         rv_pool_put_slow(pool, object);

@@ -16,6 +16,7 @@
 #include <reeve/mem.h>
 #include <string.h>
 
+#include "mem/alloc.h"
 #include "mem/die.h"
 #include "mem/forked.h"
 #include "mem/pool.h"
@@ -161,8 +162,9 @@ void reeve_memory_stats(struct reeve_memory *ret_memory)
     sum.allocations += list.gone_taken;
     sum.frees += list.gone_given;
     rv_lock_release(&list.lock);
-    rv_large_stats(&sum);
+    rv_sizes_stats(&sum);
     sum.peak_bytes = rv_load_relaxed(&held_peak);
+    sum.heap_requests = rv_alloc_requests();
     *ret_memory = sum;
 }
 

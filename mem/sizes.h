@@ -29,7 +29,7 @@ static inline size_t rv_size_bytes(uint32_t class)
 /* In a child of fork: its lock has no holder. */
 void rv_sizes_forked(void);
 
-/* Adds what blocks that are not from a pool have. */
-void rv_large_stats(struct reeve_memory *sum);
+/* Adds what blocks that are not from a pool have, and says what is in the arena. */
+void rv_sizes_stats(struct reeve_memory *sum);
 
 #endif

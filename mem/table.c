@@ -287,11 +287,11 @@ static void take_out(struct rv_table *t, struct rv_shard *s, struct rv_entry *e,
                      struct rv_entry **gone)
 {
     struct rv_side *old = rv_load_relaxed(&s->old), *cur = rv_load_relaxed(&s->cur);
+    rv_store_release(&e->cause, (uint8_t)cause);    /* first; pairs with rv_entry_cause() */
     if (old == NULL || ck_hs_remove(&old->set, e->key.hash, e) == NULL) {
         RV_MUST(ck_hs_remove(&cur->set, e->key.hash, e) == e);
         cur->removed++;
     }
-    e->cause = (uint8_t)cause;
     e->after.next = *gone;
     *gone = e;
     rv_add_relaxed(&t->lent, e->node.weight);   /* until the table's pin is given back too */
@@ -305,15 +305,17 @@ static bool swap_in(struct rv_table *t, struct rv_shard *s, struct rv_entry *e,
 {
     struct rv_side *old = rv_load_relaxed(&s->old), *cur = rv_load_relaxed(&s->cur);
     void *before = was;
+    rv_store_release(&was->cause, (uint8_t)RV_CAUSE_REPLACED);  /* pairs with rv_entry_cause() */
     if (old != NULL && ck_hs_get(&old->set, e->key.hash, was) == was) {
-        if (!side_put(s, cur, e))
+        if (!side_put(s, cur, e)) {
+            rv_store_release(&was->cause, (uint8_t)RV_CAUSE_NONE);
             return false;
+        }
         ck_hs_remove(&old->set, e->key.hash, was);
     } else {
         RV_MUST(ck_hs_fas(&cur->set, e->key.hash, e, &before));
     }
     RV_MUST(before == was);
-    was->cause = RV_CAUSE_REPLACED;
     was->after.next = *gone;
     *gone = was;
     rv_add_relaxed(&t->lent, was->node.weight);
@@ -367,7 +369,7 @@ int rv_table_put(struct rv_table *t, struct rv_entry *e, unsigned how, struct rv
     e->node.hash = e->key.hash;
     e->node.queue = RV_QUEUE_NONE;
     rv_store_relaxed(&e->node.heat, (uint8_t)0);
-    e->cause = RV_CAUSE_NONE;
+    rv_store_relaxed(&e->cause, (uint8_t)RV_CAUSE_NONE);
     enter(s);
     int r = put(t, s, e, how, gone);
     leave(t, s);
@@ -441,7 +443,7 @@ bool rv_table_unpin(struct rv_table *t, struct rv_entry *e)
     RV_MUST(pins != 0);
     if (pins > 1)
         return false;
-    RV_MUST(e->cause != RV_CAUSE_NONE);     /* else a pin was given back that nobody had */
+    RV_MUST(rv_entry_cause(e) != RV_CAUSE_NONE);    /* else a pin was given back that nobody had */
     rv_sub_relaxed(&t->lent, e->node.weight);
     return true;
 }
@@ -588,4 +590,26 @@ size_t rv_table_weight(const struct rv_table *t)
 size_t rv_table_lent(const struct rv_table *t)
 {
     return rv_load_relaxed(&t->lent);
+}
+
+/* The longest way in a set, by its own books. */
+static size_t longest(struct rv_side *side)
+{
+    struct ck_hs_stat stat = { .probe_maximum = 0 };
+    if (side != NULL)
+        ck_hs_stat(&side->set, &stat);
+    return stat.probe_maximum;
+}
+
+size_t rv_table_reach(struct rv_table *t)
+{
+    size_t most = 0;
+    for (unsigned i = 0; i < t->shards_n; i++) {
+        struct rv_shard *s = &t->shards[i];
+        enter(s);
+        size_t way = longest(rv_load_relaxed(&s->old)) + longest(rv_load_relaxed(&s->cur));
+        leave(t, s);
+        most = way > most ? way : most;
+    }
+    return most;
 }

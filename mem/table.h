@@ -29,7 +29,10 @@
  *              for the policy. Pinned: e is lent to the caller. Expired? rv_table_take(t, e, cause)
  *              removes this very entry, if it still is there, and it is a miss.
  *     return   rv_table_unpin(e); if that is true then the caller was the last: drop its value,
- *              with e->cause, then rv_table_retire(t, e).
+ *              with rv_entry_cause(e), then rv_table_retire(t, e).
+ *     kept     who keeps an entry pinned to lend it again asks rv_entry_cause(e) first: it is not 0
+ *              from before the entry cannot be found any more, and who finds what came after it
+ *              finds that too.
  *     put      make the entry, its key and weight, then rv_table_put(t, e, how, &gone).
  *     remove   rv_table_remove(t, &key, cause, &gone).
  *     drops    put, remove and evict hand over the pins that the table had, as a list: go through
@@ -71,13 +74,19 @@ enum rv_cause { RV_CAUSE_NONE, RV_CAUSE_REPLACED, RV_CAUSE_EVICTED, RV_CAUSE_OWN
 struct rv_entry {
     struct rv_key key;                  /* first: a set's comparison takes an entry for a key */
     RV_ATOMIC(uint32_t) pins;           /* the table's, while it is in it, and each finder's */
-    uint8_t cause;                      /* once it is gone */
+    RV_ATOMIC(uint8_t) cause;           /* not 0: it is gone, or about to go */
     struct rv_node node;
     union {
         struct rv_entry *next;          /* in the list of those that are gone */
         ck_epoch_entry_t limbo;         /* after rv_table_retire() */
     } after;
 };
+
+/* Why it is gone; RV_CAUSE_NONE: it was in the table when somebody looked, or is not yet. */
+static inline unsigned rv_entry_cause(struct rv_entry *e)
+{
+    return rv_load_acquire(&e->cause);  /* pairs with take_out() and swap_in() */
+}
 
 struct rv_side;
 
@@ -177,5 +186,8 @@ void rv_table_sweep(struct rv_table *t);
 size_t rv_table_count(const struct rv_table *t);
 size_t rv_table_weight(const struct rv_table *t);
 size_t rv_table_lent(const struct rv_table *t);
+
+/* So many places at most are looked at to find an entry, or a place for one; tests. */
+size_t rv_table_reach(struct rv_table *t);
 
 #endif

@@ -16,6 +16,8 @@
  *     64B_x500              500  a saturated server, large batches
  *     64B_x500_w2           500  two workers against one; the load shares their CPUs
  *     idle_10k            10000  resident memory per connection that is doing nothing
+ *     allocs                500  two workers: how often the library asks for memory, per request,
+ *                                once it is warm; 64B_x50 and 64B_x500 say that of one worker
  *     stall_64pct            64  handlers that compute: open loop, many stalls of 1 ms
  *     stall_rare             64  open loop, rare stalls of 20 ms: what they do to the others
  *     idle_wakeups          100  how often a server wakes while nothing happens
@@ -188,6 +190,45 @@ static struct bench_load echo_load(const struct bench *b, int conns, int threads
     return load;
 }
 
+/*
+ * How often the library asks the allocator or the kernel for memory, by its own counter, in 100000
+ * requests to a server that is warm (see peers/allocs_reeve.c, which counts).
+ */
+static void emit_allocs(struct bench *b, const char *case_name, int conns, int workers)
+{
+    static struct sides s;
+    struct bench_proc server, holder;
+    char addr[64];
+    const char *counted;
+    s.n = 0;
+    add_raw(b, &s, "allocs_reeve");
+    s.v[0].workers = workers;
+    struct bench_load load = echo_load(b, conns, 1);
+    load.warmup = 0;
+    load.seconds = 600; /* it is stopped when there were enough */
+    if (start(b, &server, &s.v[0], &load, workers > 1 || b->cpu_load == b->cpu_server, addr) < 0) {
+        bench_fail(b, case_name, "%s could not be started", s.v[0].path);
+        return;
+    }
+    int r = bench_load_start(b, &holder, addr, &load);
+    if (r == 0) {
+        r = bench_await(&server, "counted ", b->quick ? 20000 : 60000, &counted);
+        bench_stop(&holder, SIGTERM, STOP_MS);
+    }
+    if (r == 0)
+        bench_emit_value(b, case_name, "allocs_per_req",
+                         bench_number(counted, "heap_requests", -1) /
+                             bench_number(counted, "requests", -1));
+    else
+        bench_fail(b, case_name, "%s did not get its requests: %s", s.v[0].path, strerror(-r));
+    stop(b, &server, &s.v[0]);
+}
+
+static void run_allocs(struct bench *b, const struct bench_case *c)
+{
+    emit_allocs(b, c->name, (int)c->arg, b->cpus_n > 1 ? 2 : 1);
+}
+
 static void run_echo(struct bench *b, const struct bench_case *c)
 {
     static struct sides s;
@@ -199,6 +240,8 @@ static void run_echo(struct bench *b, const struct bench_case *c)
     struct bench_load load = echo_load(b, (int)c->arg, 1);
     if (take_turns(b, &s, c->name, &load, b->quick ? 3 : 21, b->cpu_load == b->cpu_server))
         emit_all(b, c->name, &s);
+    if (c->arg > 1 && !server_override && bench_time_left(b)) /* one connection alone takes long */
+        emit_allocs(b, c->name, (int)c->arg, 1);
 }
 
 /* Two load threads, one on each CPU, at a higher priority than the server; so for both sides. */
@@ -436,6 +479,7 @@ int main(int argc, char **argv)
         { .name = "64B_x50", .run = run_echo, .arg = 50 },
         { .name = "64B_x500", .run = run_echo, .arg = 500 },
         { .name = "64B_x500_w2", .run = run_two_workers, .arg = 500 },
+        { .name = "allocs", .run = run_allocs, .arg = 500 },
         { .name = "stall_64pct", .run = run_stall_64pct },
         { .name = "stall_rare", .run = run_stall_rare },
         { .name = "idle_10k", .run = run_idle_memory, .arg = 10000 },

@@ -13,6 +13,10 @@
  *     alloc_64 .. alloc_1m    a block of reeve_alloc, taken and freed
  *     profiler_cost, _burst   pool_same and pool_burst_1k with the profiler on, against off
  *     profiler_alloc          the same for alloc_1k
+ *     profiler_16k            the same for blocks of 16 KiB that are filled: so large ones are
+ *                             followed often, but there is more to do with them
+ *     arena_4k                200 blocks taken, touched and freed by a process that has just begun,
+ *                             out of a prefaulted arena against out of the allocator
  *     steady                  what misses in a million borrowings, of objects and of blocks
  *
  * Both sides of a case run in turns, each in a process of its own, inside tasks. All times are ns
@@ -130,6 +134,19 @@ static void in_bursts(const struct job *job)
         bursts(BLOCK, job->bytes);
     else
         bursts(MIMALLOC, job->bytes);
+}
+
+static void filled(const struct job *job)
+{
+    int64_t t0 = bench_now();
+    for (int i = 0; i < OPS / 16; i++) {
+        void *block = take(BLOCK, job->bytes);
+        memset(block, i, job->bytes);
+        __asm__ volatile("" : : "r"(block) : "memory");
+        give(BLOCK, block);
+    }
+    ns += (double)(bench_now() - t0);
+    ops += OPS / 16;
 }
 
 static void few(const struct job *job)
@@ -298,6 +315,45 @@ static void compare(struct bench *b, const struct bench_case *c)
     bench_emit(b, c->name, "ns_per_op", &ours, m->peer, &theirs);
 }
 
+/* ---- the first blocks of a process ----------------------------------------------------------- */
+
+/* The repetition that does not count does nothing, so that the one that does is the first. */
+static double first_blocks(void *ctx)
+{
+    const struct reeve_memory_opts *o = ctx;
+    enum { BYTES = 4096, WRITES = 8 };
+    static bool begun;
+    void *blocks[BURST];
+    if (!begun) {
+        begun = true;
+        must("setup", o->arena_bytes > 0 ? reeve_memory_setup(o) : 0);
+        return 0;
+    }
+    int64_t t0 = bench_now();
+    for (int i = 0; i < BURST; i++) {
+        blocks[i] = take(BLOCK, BYTES);
+        for (int at = 0; at < BYTES; at += BYTES / WRITES)
+            ((volatile char *)blocks[i])[at] = 1;
+    }
+    for (int i = 0; i < BURST; i++)
+        give(BLOCK, blocks[i]);
+    return (double)(bench_now() - t0) / BURST;
+}
+
+static void begin(struct bench *b, const struct bench_case *c)
+{
+    enum { PROCESSES = 15 };
+    static struct reeve_memory_opts arena = { .arena_bytes = 4 << 20, .prefault = true }, none;
+    struct bench_samples with = { .n = 0 }, without = { .n = 0 };
+    for (int i = 0; i < PROCESSES && (i == 0 || bench_time_left(b)); i++)
+        if (bench_ns_alone(&with, NULL, first_blocks, &arena, 1, b->cpu_server) < 0 ||
+            bench_ns_alone(&without, NULL, first_blocks, &none, 1, b->cpu_server) < 0) {
+            bench_fail(b, c->name, "a side did not end well");
+            return;
+        }
+    bench_emit(b, c->name, "ns_per_op", &with, "no_arena", &without);
+}
+
 /* ---- nothing is allocated once it runs ------------------------------------------------------- */
 
 static uint64_t misses_of_all(void)
@@ -359,6 +415,8 @@ static const struct bench_case cases[] = {
     { .name = "profiler_cost", .run = compare, .ctx = PROFILED(one_by_one, POOL, 64) },
     { .name = "profiler_burst", .run = compare, .ctx = PROFILED(in_bursts, POOL, 1024) },
     { .name = "profiler_alloc", .run = compare, .ctx = PROFILED(one_by_one, BLOCK, 1024) },
+    { .name = "profiler_16k", .run = compare, .ctx = PROFILED(filled, BLOCK, 16384) },
+    { .name = "arena_4k", .run = begin },
     { .name = "steady", .run = steady },
 };
 

@@ -212,3 +212,13 @@ explore_canary(table_read_without_a_section table "" mem/table.c
     rv_epoch_leave(in);]]
   [[struct rv_entry *e = look_and_pin(s, key);
     bool full = e != NULL && rv_policy_touch(&s->policy, &e->node);]])
+
+explore_canary(pool_given_without_lock pool "" mem/pool.c
+  [[rv_lock_acquire(&pool->lock);
+    uint32_t have = rv_load_relaxed(&pool->depot_n);
+    RV_MUST(have]]
+  [[uint32_t have = rv_load_relaxed(&pool->depot_n);
+    RV_MUST(have]]
+  [[rv_lock_release(&pool->lock);
+    return granted;]]
+  [[return granted;]])

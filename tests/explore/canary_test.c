@@ -226,6 +226,11 @@ TEST(a_pool_that_collects_without_its_lock_is_found)
     found("pool_collected_without_lock", "what_comes_back_is_taken_by_one");
 }
 
+TEST(a_pool_whose_workers_give_without_its_lock_is_found)
+{
+    found("pool_given_without_lock", "what_workers_exchange_through_the_depot_has_one_owner");
+}
+
 TEST(a_table_that_believes_a_miss_at_once_is_found)
 {
     found("table_miss_believed_at_once", "what_is_there_is_found_while_its_set_moves");

@@ -118,6 +118,15 @@ static void returns_two_as_worker(void *arg)
     rv_local_set(NULL);
 }
 
+/* One more than its magazine holds: it gives some to the depot. */
+static void returns_three_as_worker(void *arg)
+{
+    worker((uintptr_t)arg);
+    for (int i = 0; i < 3; i++)
+        give_back(m.held[i]);
+    rv_local_set(NULL);
+}
+
 static void clears(void *arg)
 {
     (void)arg;
@@ -183,6 +192,28 @@ static const struct explore full = {
 TEST(never_more_lie_idle_than_allowed)
 {
     explore(&full);
+}
+
+static void exchange_setup(void)
+{
+    prepare(8, 4);
+    RV_MUST(rv_pool_mag_at(m.pool, m.record[0].seat)->cap == 2);
+}
+
+static const struct explore exchange = {
+    .name = "pool: a worker gives to the depot, another takes, a stranger returns",
+    .setup = exchange_setup,
+    .threads = { { "giver", returns_three_as_worker, (void *)0 },
+                 { "taker", borrows_twice, (void *)1 },
+                 { "stranger", returns, (void *)3 } },
+    .finish = books_agree,
+    .preemptions = 3,
+    .delays = 1,
+};
+
+TEST(what_workers_exchange_through_the_depot_has_one_owner)
+{
+    explore(&exchange);
 }
 
 static const struct explore trimmed = {

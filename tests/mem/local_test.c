@@ -28,8 +28,10 @@ TEST(each_thread_has_its_own_record_and_none_at_first)
     CHECK_EQ(pthread_join(thread, &seen), 0);
     CHECK(seen == &theirs);
     CHECK(rv_local_get() == &mine);
+    CHECK(rv_local_peek() == &mine);
     rv_local_set(NULL);
     CHECK(rv_local_get() == NULL);
+    CHECK(rv_local_peek() == NULL);
 }
 
 /* ---- a context that is suspended on one thread and resumed on another ------------------------ */
@@ -37,14 +39,16 @@ TEST(each_thread_has_its_own_record_and_none_at_first)
 static struct {
     ucontext_t task, main, other;
     ucontext_t *back;
-    struct rv_local *seen[2];
+    struct rv_local *seen[2], *peeked[2];
     unsigned char stack[256 * 1024];
 } moved;
 
 static void look_suspend_look(void)
 {
     moved.seen[0] = rv_local_get();
+    moved.peeked[0] = rv_local_peek();
     swapcontext(&moved.task, moved.back);
+    moved.peeked[1] = rv_local_peek();
     moved.seen[1] = rv_local_get();
     swapcontext(&moved.task, moved.back);
 }
@@ -75,4 +79,6 @@ TEST(a_context_that_moved_finds_the_record_of_its_new_thread)
     CHECK_EQ(pthread_join(thread, NULL), 0);
     CHECK(moved.seen[0] == &here);
     CHECK(moved.seen[1] == &there);
+    CHECK(moved.peeked[0] == &here);
+    CHECK(moved.peeked[1] == &there);
 }

@@ -32,11 +32,11 @@ struct ref {
     uint32_t *ghosts;                   /* every push, and at the end */
     size_t ghosts_n, ghosts_cap;
     size_t ghosts_kept;                 /* the last so many count */
-    uint64_t *count;                    /* by id, for ever: smart; or 4 bits: adaptive */
+    uint64_t *count;                    /* by id, for ever: smart; halved at times: adaptive */
     size_t n, most;                     /* ids; entries at any time, at least 32 */
-    uint64_t seen, span;
+    uint64_t seen, random;
     size_t requests, misses, regrets, gains;
-    double window, base;
+    double window, base, usual, last;
     unsigned low, hold, pause;
     uint32_t *victims;                  /* of the last request, in order */
     size_t victims_n;
@@ -60,7 +60,7 @@ static inline void ref_init(struct ref *r, enum ref_kind kind, size_t bytes_max,
     r->weight = weight;
     r->n = n;
     r->most = 32;
-    r->span = 8;
+    r->usual = 1;
     r->pause = 4;
     for (int i = 0; i < 3; i++)
         r->q[i].id = ref_array(n, sizeof *r->q[i].id);
@@ -68,7 +68,7 @@ static inline void ref_init(struct ref *r, enum ref_kind kind, size_t bytes_max,
     r->count = ref_array(n, sizeof *r->count);
     r->victims = ref_array(n, sizeof *r->victims);
     r->hand = UINT32_MAX;
-    r->window = 0.01;
+    r->window = 0.001;
 }
 
 static inline void ref_finish(struct ref *r)
@@ -245,42 +245,43 @@ static inline size_t ref_refused_max(const struct ref *r)
 
 static inline void ref_adaptive_climb(struct ref *r)
 {
-    double ratio = 1 - (double)r->misses / (double)r->requests, was = r->window;
+    double missed = (double)r->misses / (double)r->requests, was = r->window;
     double there = (double)r->regrets / (double)ref_refused_max(r);
-    double here = 1.25 * (double)r->gains / (double)(r->q[1].n + 1);
+    double here = (double)r->gains / (double)(r->q[1].n + 1);
     if (r->hold > 0)
         r->hold--;
     else if (there + here > 0)
-        r->window = fmin(0.99, fmax(0.01, r->window + 0.4 * (there - here) / (there + here)));
+        r->window = fmin(0.99, fmax(0.001, r->window + 0.4 * (there - here) / (there + here)));
     if (was <= 0.05 && r->window > 0.05)
-        r->base = ratio;
-    r->low = r->window > 0.05 && ratio < r->base - 0.05 ? r->low + 1 : 0;
-    if (r->window > 0.05 && ratio > r->base + 0.05)
+        r->base = 1 - missed;
+    if (r->window <= 0.05 || 1 - missed >= r->base - 0.05)
+        r->low = 0;
+    else
+        r->low += 1 - missed <= r->last;
+    r->last = 1 - missed;
+    if (r->window > 0.05 && 1 - missed > r->base + 0.05)
         r->pause = 4;
-    if (r->low == 3) {
-        r->window = 0.01;
+    if (r->low == 4) {
+        r->window = 0.001;
         r->low = 0;
         r->hold = r->pause;
         r->pause = r->pause < 64 ? 2 * r->pause : 64;
     }
-    if ((double)r->regrets > 0.25 * (double)r->misses && r->regrets > r->requests / 8) {
+    if (missed > r->usual + 0.05 && r->regrets > r->requests / 32)
         ref_halve(r);
-        r->span = 8;
-    }
+    r->usual += (missed - r->usual) / 16;
     r->requests = r->misses = r->regrets = r->gains = 0;
 }
 
-/* Counts a use; at the end of each sample all counts are halved, and the next one is longer. */
+/* Counts a use; at the end of each sample all counts are halved. */
 static inline void ref_adaptive_count(struct ref *r, uint32_t id)
 {
     size_t entries = ref_entries(r);
     r->most = entries > r->most ? entries : r->most;
-    r->count[id] += r->count[id] < 15;
-    if (++r->seen >= r->span * r->most) {
+    r->count[id]++;
+    if (++r->seen >= 256 * r->most)
         ref_halve(r);
-        r->span = r->span < 64 ? 2 * r->span : 64;
-    }
-    if (++r->requests >= r->most)
+    if (++r->requests >= r->most && r->requests >= 256)
         ref_adaptive_climb(r);
 }
 
@@ -298,19 +299,33 @@ static inline void ref_refuse(struct ref *r, size_t at)
     ref_ghost_push(r, id, ref_refused_max(r));
 }
 
+/* Of the two oldest on probation, the newcomer aside, the one used more often goes to the front. */
+static inline void ref_turn(struct ref *r, uint32_t newcomer)
+{
+    const uint32_t *id = r->q[1].id;
+    size_t n = r->q[1].n;
+    if (n > 2 && id[n - 1] != newcomer && id[n - 2] != newcomer)
+        ref_push(r, 1, ref_cut(r, 1, r->count[id[n - 2]] < r->count[id[n - 1]] ? n - 1 : n - 2));
+}
+
 /* The window's oldest goes to the main part, which is full, and fights for its place there. */
 static inline void ref_adaptive_contest(struct ref *r, uint32_t newcomer)
 {
     size_t at;
     while (!ref_fits(r, 0, 0) && ref_where(r, newcomer, &at) >= 0) {
+        ref_turn(r, newcomer);
+        ref_where(r, newcomer, &at);
         int q = r->q[1].n > 1 ? 1 : 2;
         if (r->q[q].n == 0) {
             ref_victim(r, ref_cut(r, 1, at));
             continue;
         }
-        uint32_t victim = r->q[q].id[r->q[q].n - 1];
-        if (r->count[newcomer] > r->count[victim])
-            ref_victim(r, ref_cut(r, q, r->q[q].n - 1));
+        size_t last = r->q[q].n - 1;
+        last -= q == 1 && at == last;
+        r->random = r->random * UINT64_C(6364136223846793005) + 1442695040888963407;
+        bool lucky = r->count[newcomer] >= 6 && (r->random >> 33 & 1023) == 0;
+        if (lucky || r->count[newcomer] > r->count[r->q[q].id[last]])
+            ref_victim(r, ref_cut(r, q, last));
         else
             ref_refuse(r, at);
     }

@@ -320,6 +320,54 @@ TEST(sixteen_shards_are_within_half_a_point_of_one)
     }
 }
 
+/* ---- the sketch ------------------------------------------------------------------------------ */
+
+TEST(a_sketch_keeps_the_counts_of_those_that_left)
+{
+    enum { KEYS = 1000 };
+    struct rv_sketch s;
+    CHECK_OK(rv_sketch_init(&s, KEYS));
+    for (uint64_t k = 0; k < KEYS; k++)
+        rv_sketch_raise(&s, trace_mix(k), (unsigned)(k % 200));
+    rv_sketch_raise(&s, trace_mix(KEYS), 10000);
+    CHECK_EQ(rv_sketch_estimate(&s, trace_mix(KEYS)), RV_SKETCH_MAX);
+    unsigned exact = 0;
+    for (uint64_t k = 0; k < KEYS; k++) {
+        CHECK_GE(rv_sketch_estimate(&s, trace_mix(k)), k % 200);
+        exact += rv_sketch_estimate(&s, trace_mix(k)) == k % 200;
+    }
+    CHECK_GT(exact, KEYS * 9 / 10);
+    for (size_t entries = KEYS; entries <= 16 * KEYS; entries += KEYS) {
+        rv_sketch_grow(&s, entries);
+        for (uint64_t k = 0; k < KEYS; k++)
+            CHECK_GE(rv_sketch_estimate(&s, trace_mix(k)), k % 200);
+    }
+    rv_sketch_finish(&s);
+}
+
+TEST(halving_halves_those_who_are_in_and_those_who_left)
+{
+    enum { KEYS = 1000 };
+    struct rv_sketch s;
+    CHECK_OK(rv_sketch_init(&s, KEYS));
+    for (unsigned halvings = 0; halvings < 5; halvings++) {
+        rv_sketch_raise(&s, trace_mix(1), 200);
+        CHECK_EQ(rv_sketch_estimate(&s, trace_mix(1)), 200);
+        uint8_t age = s.age;
+        for (uint64_t i = 0; i < (uint64_t)RV_SKETCH_SAMPLE * KEYS; i++)
+            rv_sketch_use(&s);
+        CHECK_EQ(rv_sketch_aged(&s, 200, age), 100);
+        for (unsigned i = 0; s.ageing < s.count; i++) {
+            rv_sketch_raise(&s, trace_mix(2), 0);   /* a few words each */
+            CHECK_LT(i, KEYS);
+        }
+        CHECK_EQ(rv_sketch_estimate(&s, trace_mix(1)), 100);
+        s.seen = 0;
+    }
+    CHECK_EQ(rv_sketch_aged(&s, 60000, (uint8_t)(s.age - 16)), 0);
+    rv_sketch_finish(&s);
+}
+
 /* ---- what they are worth --------------------------------------------------------------------- */
 
 struct worth {
@@ -368,9 +416,13 @@ TEST(adaptive_is_within_half_a_point_of_lru_where_only_recency_counts)
     CHECK(w.by[ADAPTIVE] >= w.by[LRU] - 0.5);
 }
 
-/* A score that keeps the count of every key for ever is the best that there can be where the same
- * keys stay popular for ever: there ADAPTIVE, which forgets, comes close to it. */
-TEST(adaptive_is_at_least_the_smart_score_and_lru)
+/* A score that keeps the count of every key for ever is the best that anybody without a knowledge
+ * of the future can do where the same keys stay popular for ever. ADAPTIVE, which forgets and has
+ * memory for counts of few keys, must come so close that it hardly shows; where anything changes it
+ * must be better. */
+#define HARDLY 0.2
+
+TEST(adaptive_is_at_least_lru_and_hardly_less_than_the_smart_score_or_better)
 {
     not_for_tsan();
     make_trace(TRACE_ZIPF, 300000, 10000, 1.0, 8);
@@ -381,11 +433,11 @@ TEST(adaptive_is_at_least_the_smart_score_and_lru)
     struct worth scan = measure("zipf 1.0 with scans", 1000);
     CHECK(zipf.by[ADAPTIVE] >= zipf.by[LRU]);
     CHECK(zipf.by[ADAPTIVE] >= zipf.by[SMART_SHORT]);
-    CHECK(zipf.by[ADAPTIVE] >= zipf.by[SMART] - 1);
+    CHECK(zipf.by[ADAPTIVE] >= zipf.by[SMART] - HARDLY);
     CHECK(shifting.by[ADAPTIVE] >= shifting.by[LRU]);
     CHECK(shifting.by[ADAPTIVE] >= shifting.by[SMART]);
     CHECK(shifting.by[ADAPTIVE] >= shifting.by[SMART_SHORT]);
     CHECK(scan.by[ADAPTIVE] >= scan.by[LRU]);
     CHECK(scan.by[ADAPTIVE] >= scan.by[SMART_SHORT]);
-    CHECK(scan.by[ADAPTIVE] >= scan.by[SMART] - 1);
+    CHECK(scan.by[ADAPTIVE] >= scan.by[SMART] - HARDLY);
 }

@@ -129,6 +129,27 @@ TEST(objects_are_aligned_as_asked_and_all_theirs)
         }
 }
 
+#define LINE_OF(member) (offsetof(struct reeve_pool, member) / RV_CACHE_LINE)
+
+TEST(what_all_read_and_what_some_write_lies_on_different_lines)
+{
+    CHECK_EQ(_Alignof(struct reeve_pool), RV_CACHE_LINE);
+    CHECK_EQ(LINE_OF(seats), LINE_OF(table));
+    CHECK_LT(LINE_OF(source), LINE_OF(lock));
+    CHECK_LT(LINE_OF(live), LINE_OF(lock));
+    CHECK_LT(LINE_OF(depot), LINE_OF(room));
+    CHECK_LT(LINE_OF(depot_n), LINE_OF(room));
+    reeve_pool *pool = pool_with(&(struct reeve_pool_opts){ .bytes = 64 });
+    for (int i = 0; i < 2; i++) {
+        be(i);
+        reeve_pool_return(pool, borrow(pool));
+        CHECK_EQ((uintptr_t)rv_pool_mag_at(pool, worker[i].seat) % RV_CACHE_LINE, 0);
+    }
+    CHECK(rv_pool_mag_at(pool, worker[0].seat) != rv_pool_mag_at(pool, worker[1].seat));
+    CHECK_EQ((uintptr_t)pool % RV_CACHE_LINE, 0);
+    reeve_pool_destroy(pool);
+}
+
 /* ---- hooks ----------------------------------------------------------------------------------- */
 
 struct thing {
@@ -336,6 +357,23 @@ TEST(never_more_lie_idle_than_allowed)
         reeve_pool_destroy(pool);
         CHECK_EQ(hooks.inits, hooks.finishes);
     }
+}
+
+TEST(a_return_frees_a_few_at_most)
+{
+    enum { FEW = 8, N = 1000 };
+    static void *objects[N];
+    reeve_pool *pool = things(200, 0);
+    be(0);
+    borrow_many(pool, objects, N);
+    for (int i = 0; i < N; i++) {
+        uint64_t before = hooks.finishes;
+        reeve_pool_return(pool, objects[i]);
+        CHECK_LE(hooks.finishes - before, FEW);
+    }
+    CHECK_GE(hooks.finishes, N - 200);
+    CHECK_LE(stats_of(pool).idle, 200);
+    reeve_pool_destroy(pool);
 }
 
 TEST(never_more_exist_than_allowed)

@@ -169,7 +169,12 @@ TEST(in_steady_state_nothing_is_allocated)
 
 /* ---- threads, at random ---------------------------------------------------------------------- */
 
-enum { THREADS = 3, ROUNDS = 20000, SHELF = 64 };
+#if defined(RV_TSAN)
+enum { ROUNDS = 5000 };
+#else
+enum { ROUNDS = 20000 };
+#endif
+enum { THREADS = 3, SHELF = 64 };
 
 static RV_ATOMIC(uintptr_t) shelf[SHELF];
 
@@ -207,7 +212,7 @@ static void *swap_blocks(void *arg)
     return NULL;
 }
 
-TEST(blocks_that_others_free_are_never_shared)
+static void swap_in_threads(void)
 {
     pthread_t thread[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
@@ -221,6 +226,194 @@ TEST(blocks_that_others_free_are_never_shared)
     CHECK_EQ(m.live_objects, 0);
     CHECK_EQ(m.allocations, THREADS * ROUNDS);
     CHECK_EQ(m.frees, THREADS * ROUNDS);
+}
+
+TEST(blocks_that_others_free_are_never_shared)
+{
+    swap_in_threads();
+}
+
+TEST(blocks_of_an_arena_that_others_free_are_never_shared)
+{
+    CHECK_OK(reeve_memory_setup(&(struct reeve_memory_opts){ .arena_bytes = 8 << 20,
+                                                             .idle_bytes = 10000 }));
+    swap_in_threads();
+    reeve_memory_trim(0);
+    CHECK_EQ(memory().arena_used_bytes, 0);
+}
+
+/* ---- an arena, bounds, trimming -------------------------------------------------------------- */
+
+static void set_up(const struct reeve_memory_opts *opts)
+{
+    CHECK_OK(reeve_memory_setup(opts));
+}
+
+TEST(it_is_set_up_once_and_before_the_first_block)
+{
+    static const struct reeve_memory_opts good = { .arena_bytes = 1 };
+    CHECK_EQ(reeve_memory_setup(NULL), -EINVAL);
+    CHECK_EQ(reeve_memory_setup(&(struct reeve_memory_opts){ .prefault = true }), -EINVAL);
+    CHECK_EQ(reeve_memory_setup(&(struct reeve_memory_opts){ .huge_pages = true }), -EINVAL);
+    CHECK_EQ(reeve_memory_setup(&(struct reeve_memory_opts){ .arena_bytes = SIZE_MAX }), -EINVAL);
+    CHECK_EQ(memory().arena_bytes, 0);
+    set_up(&good);
+    CHECK_EQ(memory().arena_bytes, 2 << 20);
+    CHECK_EQ(reeve_memory_setup(&good), -EBUSY);
+}
+
+TEST(it_is_too_late_to_set_up_when_there_are_blocks)
+{
+    static const size_t bytes[] = { 10, 100000 };
+    for (int i = 0; i < 2; i++) {
+        pid_t child = fork();
+        CHECK_OK(child);
+        if (child == 0) {
+            reeve_free(alloc(bytes[i]));
+            CHECK_EQ(reeve_memory_setup(&(struct reeve_memory_opts){ .idle_bytes = 1 }), -EBUSY);
+            _exit(42);
+        }
+        int status;
+        CHECK_OK(waitpid(child, &status, 0));
+        CHECK_EQ(status, 42 << 8);
+    }
+}
+
+TEST(setting_up_survives_every_failing_allocation)
+{
+    if (!rv_fault_available())
+        SKIP("built without RV_FAULTS");
+    int r = -ENOMEM;
+    for (uint64_t n = 1; r < 0; n++) {
+        rv_fault_fail_nth(n);
+        r = reeve_memory_setup(&(struct reeve_memory_opts){ .arena_bytes = 1, .prefault = true });
+        CHECK(r == 0 || (r == -ENOMEM && rv_fault_last_name() != NULL));
+        rv_fault_off();
+        CHECK(r == 0 || memory().arena_bytes == 0);
+    }
+    reeve_free(alloc(100));
+}
+
+/* Takes blocks of that size until they have so many bytes; linked. */
+static void *take_bytes(size_t bytes, size_t each)
+{
+    void *first = NULL;
+    for (size_t taken = 0; taken < bytes; taken += each) {
+        void **block = alloc(each);
+        *block = first;
+        first = block;
+    }
+    return first;
+}
+
+static void free_all(void *first)
+{
+    while (first != NULL) {
+        void *next = *(void **)first;
+        reeve_free(first);
+        first = next;
+    }
+}
+
+TEST(blocks_are_from_the_arena_until_it_is_full)
+{
+    static const size_t sizes[] = { 64, 1000, 4096, 65536 };
+    struct rv_local local = { 0 };
+    set_up(&(struct reeve_memory_opts){ .arena_bytes = 2 << 20, .prefault = true });
+    rv_local_set(&local);
+    for (int i = 0; i < 4; i++) {
+        uint64_t requests = memory().heap_requests, misses = memory().arena_misses;
+        void *some = take_bytes(128 << 10, sizes[i]);
+        CHECK_LE(memory().heap_requests - requests, 3); /* a depot, a table, a magazine */
+        CHECK_GE(memory().arena_used_bytes, 128 << 10);
+        CHECK_EQ(memory().arena_misses, misses);
+        void *much = take_bytes(3 << 20, sizes[i]);
+        CHECK_GT(memory().arena_misses, misses);
+        CHECK_LE(memory().arena_used_bytes, 2 << 20);
+        CHECK_EQ(memory().live_bytes, 0 + memory().live_objects * rv_size_bytes(
+                                              rv_size_class(sizes[i])));
+        free_all(much);
+        free_all(some);
+        reeve_memory_trim(0);
+        CHECK_EQ(memory().arena_used_bytes, 0);
+        CHECK_EQ(memory().idle_bytes, 0);
+        CHECK_EQ(memory().live_bytes, 0);
+    }
+    rv_local_set(NULL);
+}
+
+TEST(no_more_than_bytes_max_is_ever_had)
+{
+    enum { MAX = 1 << 20, MOST = 30000 };
+    static void *blocks[MOST];
+    struct rv_local local = { 0 };
+    set_up(&(struct reeve_memory_opts){ .arena_bytes = 4 << 20, .bytes_max = MAX });
+    rv_local_set(&local);
+    for (size_t each = 40; each < 400000; each = each * 5 / 2) {
+        int n = 0;
+        while (n < MOST && (blocks[n] = reeve_alloc(each)) != NULL)
+            n++;
+        struct reeve_memory m = memory();
+        CHECK_LT(n, MOST);
+        CHECK_LE(m.live_bytes + m.idle_bytes, MAX);
+        CHECK_LE(m.peak_bytes, MAX);
+        CHECK_EQ(m.live_objects, n); /* what lay idle of the size before has made room */
+        CHECK_GE(m.live_bytes * 3 / 2 + 2 * each, MAX / 2);
+        CHECK(reeve_alloc(MAX) == NULL);
+        CHECK(reeve_alloc_aligned(64, MAX / 2) == NULL);
+        reeve_free(blocks[--n]);
+        CHECK((blocks[n] = reeve_alloc(each)) != NULL);
+        while (n >= 0)
+            reeve_free(blocks[n--]);
+        CHECK_EQ(memory().live_bytes, 0);
+    }
+    CHECK_EQ(memory().live_objects, 0);
+    reeve_memory_trim(0);
+    void *large = alloc(MAX - 1000);
+    CHECK(reeve_alloc(2000) == NULL);
+    reeve_free(large);
+    reeve_free(alloc(2000));
+    rv_local_set(NULL);
+}
+
+TEST(so_much_lies_idle_of_each_size_as_asked)
+{
+    struct rv_local local = { 0 };
+    set_up(&(struct reeve_memory_opts){ .idle_bytes = 100000 });
+    for (int as_worker = 0; as_worker < 2; as_worker++) {
+        rv_local_set(as_worker ? &local : NULL);
+        reeve_memory_trim(0);
+        free_all(take_bytes(1 << 20, 64));
+        CHECK_LE(memory().idle_bytes, 100000);
+        CHECK_GE(memory().idle_bytes, 50000);
+        free_all(take_bytes(1 << 20, 65536));
+        CHECK_LE(memory().idle_bytes, 100000 + 2 * 65536); /* two blocks at least */
+        CHECK_GE(memory().idle_bytes, 50000 + 65536);
+    }
+    rv_local_set(NULL);
+}
+
+TEST(trimming_frees_the_largest_first_and_leaves_as_much_as_asked)
+{
+    struct rv_local local = { 0 };
+    CHECK_EQ(reeve_memory_trim(0), 0);
+    free_all(take_bytes(40 * 64, 64));
+    free_all(take_bytes(40 * 1024, 1024));
+    free_all(take_bytes(10 * 65536, 65536));
+    uint64_t idle = memory().idle_bytes;
+    CHECK_EQ(idle, 40 * 64 + 40 * 1024 + 10 * 65536);
+    CHECK_EQ(reeve_memory_trim(idle), 0);
+    CHECK_EQ(reeve_memory_trim(idle - 1), 65536);
+    CHECK_EQ(memory().idle_bytes, idle - 65536);
+    CHECK_EQ(reeve_memory_trim(41 * 1024), 9 * 65536 + 2 * 1024);
+    CHECK_EQ(memory().idle_bytes, 40 * 64 + 38 * 1024);
+    CHECK_EQ(reeve_memory_trim(0), 40 * 64 + 38 * 1024);
+    CHECK_EQ(memory().idle_bytes, 0);
+    rv_local_set(&local);   /* what is at hand is freed at once, if it is the caller's */
+    free_all(take_bytes(10 * 1024, 1024));
+    CHECK_EQ(memory().idle_bytes, 10 * 1024);
+    CHECK_EQ(reeve_memory_trim(0), 10 * 1024);
+    rv_local_set(NULL);
 }
 
 /* ---- no memory, and misuse ------------------------------------------------------------------- */
