@@ -25,7 +25,7 @@
  * cache of them; fd.h pipes, signals, waiting for any fd, copying between two; proc.h programs;
  * runtime.h starting, posting to, and stopping a runtime; sync.h locks; chan.h channels; watch.h a
  * value for many; offload.h calls that block; mem.h memory and its profiler;
- * pool.h object pools; cpus.h CPUs and lists of them.
+ * pool.h object pools; cache.h caches; cpus.h CPUs and lists of them.
  */
 #ifndef REEVE_REEVE_H
 #define REEVE_REEVE_H
@@ -42,6 +42,7 @@
 #include <reeve/map.h>
 #include <reeve/mem.h>
 #include <reeve/pool.h>
+#include <reeve/cache.h>
 #include <reeve/fd.h>
 #include <reeve/bytes.h>
 #include <reeve/proc.h>

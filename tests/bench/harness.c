@@ -186,12 +186,12 @@ static void emit_row(struct bench *b, const char *case_name, const char *metric,
 {
     char a[32], v[32], spread[80];
     if (!b->last_case)
-        printf("%-16s %-15s %10s %-17s  %-10s %10s %-17s %6s\n", "case", "metric", "reeve",
+        printf("%-16s %-18s %10s %-17s  %-10s %10s %-17s %6s\n", "case", "metric", "reeve",
                "(spread)", "peer", "value", "(spread)", "ratio");
     if (b->last_case != case_name)
         putchar('\n');
     b->last_case = case_name;
-    printf("%-16s %-15s %10s %-17s", case_name, metric, number_text(bench_median(reeve), a),
+    printf("%-16s %-18s %10s %-17s", case_name, metric, number_text(bench_median(reeve), a),
            spread_text(reeve, spread));
     if (peer)
         printf("  %-10s %10s %-17s %6.3f", peer, number_text(bench_median(theirs), v),
