@@ -25,7 +25,7 @@
 #include "mem/die.h"
 #include "sched/scope.h"
 
-enum { ENTRIES = 1000, SHARDS_MAX = 1024, SHARDS = 64, SHARD_ENTRIES = 1024, L1 = 256 };
+enum { ENTRIES = 1000, SHARDS_MAX = 1024, SHARDS = 64, SHARD_ENTRIES = 1024, L1 = 1024 };
 #define SHARD_BYTES ((size_t)1 << 20)
 #define L3_BYTES ((size_t)64 << 20)
 
@@ -269,7 +269,7 @@ static int complete(struct reeve_cache_opts *o)
     if (o->levels == 0)
         o->levels = 2;
     if (o->l1_entries == 0)
-        o->l1_entries = L1;
+        o->l1_entries = o->entries_max > 0 && o->entries_max < L1 ? (unsigned)o->entries_max : L1;
     if (o->l3_bytes == 0)
         o->l3_bytes = L3_BYTES;
     o->blocks |= o->levels == 3;
