@@ -6,18 +6,15 @@
  *     ticket   | entry, what is lent, lent here: the worker's line | given back elsewhere |
  *
  * A ticket is one pin of a shared entry, under which its worker lends the value any number of
- * times. It counts what it lends, and what comes back to it, in a plain word; what comes back on
- * another thread is subtracted from a shared one, which starts high enough never to get to 0 that
- * way. When the slot gives the entry up, the two are added. So who brings the shared word to 0, the
- * worker or whoever returns the last, gives the pin back. (Biased counting, after Choi, Shull and
- * Torrellas 2018.)
+ * times; mem/bias.h counts the loans. When the slot gives the entry up and nothing is out any more,
+ * the worker, or whoever returns the last, gives the pin back.
  *
  *     empty -> open      [rv_front_admit]   for an entry that the worker has found in L2 before
  *     open  -> closed    [close_slot]       for another entry; or because this one is gone
  *     closed -> empty    [close_slot]       nothing is lent: the ticket is used again
  *     closed -> freed    [rv_front_return]  by who returns the last
  *
- * (1) `here`, `closed` and the slots are their worker's. A task that borrows does not suspend
+ * (1) A ticket's own fields and the slots are their worker's. A task that borrows does not suspend
  *     between the look for its worker and the end of what it does to the front.
  * (2) A hit is one only if the entry has no cause, the cache's generation and time left; the cause
  *     is set before the entry leaves the table. So one change there ends the hits of all workers.
@@ -36,12 +33,12 @@
 #include <string.h>
 
 #include "mem/alloc.h"
+#include "mem/bias.h"
 #include "mem/die.h"
 #include "runtime/cache.h"
 #include "runtime/cache_task.h"
 
 enum { WAYS = 4, USES_MAX = 15 };
-#define BIAS (INT64_C(1) << 48)
 
 struct ticket {
     struct rv_cache_entry *e;
@@ -49,11 +46,10 @@ struct ticket {
     size_t len;
     uint64_t gen;
     struct rv_cache_front *front; /* never changes */
-    int64_t here;                 /* lent, less what came back to the worker */
     uint32_t hits;
     uint8_t uses; /* hits, halved at each fight for a place in the set */
-    bool timed, closed;
-    RV_ALIGNED_LINE RV_ATOMIC(int64_t) elsewhere;
+    bool timed;
+    struct rv_bias loans;
 };
 
 struct rv_slot {
@@ -106,12 +102,7 @@ static struct rv_cache_entry *close_slot(struct rv_slot *slot, struct ticket **r
     rv_count(&f->entries, (uint64_t)-1);
     rv_count(&f->bytes, -(uint64_t)e->in.node.weight);
     slot->ticket = NULL;
-    t->closed = true;
-    int64_t add = t->here - BIAS;
-    /* Pairs with rv_front_return(): what borrowers did to the value comes before its end. */
-    int64_t left = rv_add_acq_rel(&t->elsewhere, add) + add;
-    RV_ASSERT(left >= 0);
-    if (left > 0)
+    if (!rv_bias_close(&t->loans))
         return NULL;
     *ret_spare = t;
     return rv_table_unpin(&f->cache->table, &e->in) ? e : NULL;
@@ -160,7 +151,7 @@ static inline bool same_key(const struct rv_key *a, const struct rv_key *b)
 
 static void lend(struct ticket *t, struct reeve_value *ret_value)
 {
-    t->here++;
+    rv_bias_take(&t->loans);
     *ret_value = (struct reeve_value){
         .data = t->data,
         .len = t->len,
@@ -231,11 +222,9 @@ static void open_slot(struct rv_slot *slot, struct ticket *t, struct rv_cache_en
     t->data = e->data;
     t->len = e->len;
     t->gen = e->gen;
-    t->here = 0;
     t->hits = t->uses = 0;
     t->timed = rv_load_relaxed(&e->soft) != RV_NEVER;
-    t->closed = false;
-    rv_store_relaxed(&t->elsewhere, BIAS);
+    rv_bias_open(&t->loans);
     slot->hash = e->in.key.hash;
     slot->ticket = t;
     rv_count(&f->counts[RV_CC_L1_INSERTS], 1);
@@ -289,14 +278,12 @@ void rv_front_return(struct reeve_cache *c, const struct reeve_value *value)
     struct ticket *t = (void *)(value->opaque & ~(uintptr_t)1);
     if (t->front->cache != c || t->data != value->data)
         rv_die("reeve_cache_return was given a value that is not on loan from this cache.");
-    if (t->front->worker == rv_worker_self() && !t->closed) {
-        if (t->here == 0)
+    if (t->front->worker == rv_worker_self() && rv_bias_is_open(&t->loans)) {
+        if (!rv_bias_give(&t->loans))
             rv_die("reeve_cache_return was given a value twice.");
-        t->here--;
         return;
     }
-    /* Pairs with close_slot(), and with itself. */
-    if (rv_sub_acq_rel(&t->elsewhere, INT64_C(1)) > 1)
+    if (!rv_bias_give_elsewhere(&t->loans))
         return;
     struct rv_cache_entry *e = t->e;
     rv_free(t);

@@ -222,3 +222,8 @@ explore_canary(pool_given_without_lock pool "" mem/pool.c
   [[rv_lock_release(&pool->lock);
     return granted;]]
   [[return granted;]])
+
+explore_canary(bias_closed_without_swap bias "" mem/bias.h
+  [[int64_t left = rv_add_acq_rel(&b->elsewhere, add) + add; /* pairs with give_elsewhere */]]
+  [[int64_t left = rv_load_acquire(&b->elsewhere) + add;
+    rv_store_release(&b->elsewhere, left);]])

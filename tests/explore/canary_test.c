@@ -231,6 +231,11 @@ TEST(a_pool_whose_workers_give_without_its_lock_is_found)
     found("pool_given_without_lock", "what_workers_exchange_through_the_depot_has_one_owner");
 }
 
+TEST(an_account_that_is_closed_without_a_swap_is_found)
+{
+    found("bias_closed_without_swap", "what_one_other_returns_is_over_once");
+}
+
 TEST(a_table_that_believes_a_miss_at_once_is_found)
 {
     found("table_miss_believed_at_once", "what_is_there_is_found_while_its_set_moves");
