@@ -11,7 +11,8 @@
  *     pipe   -> pipe, socket    splice, here, which never waits
  *     stream -> pipe            the same; what was received ahead goes first, from its leases
  *     stream -> socket, file    splice into a pipe of our own, and from there as above
- *     foreign socket -> pipe    splice by the ring, from 16 KiB on
+ *     foreign Unix socket ->    splice by the ring, from 16 KiB on
+ *     pipe
  *     what the kernel refuses,  read and write through a block of memory
  *     and all other kinds
  *
@@ -578,12 +579,24 @@ static ssize_t pipe_to_any(struct copy *c)
     return n == -EAGAIN ? await_both(c) : n;
 }
 
-/* By a thread of the kernel's, which may wait if others read from the socket, too: its flags are
- * not ours to change, since a copy in the other direction may rely on them. Interrupted there it
+__attribute__((noinline)) static bool is_unix(int fd)
+{
+    int saved = errno, domain = 0;
+    socklen_t len = sizeof domain;
+    bool yes = getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+    errno = saved;
+    return yes;
+}
+
+/* By a thread of the kernel's. It must not wait there if somebody else reads the socket empty: it
+ * would do so with the pipe locked, and whoever touches the pipe then would stand still with his
+ * whole worker. Unix sockets heed SPLICE_F_NONBLOCK; TCP heeds the file's O_NONBLOCK alone, which
+ * is not ours to change, since a copy in the other direction may rely on it. Interrupted there it
  * says what only the kernel itself should see. */
 static ssize_t foreign_to_pipe(struct copy *c)
 {
-    if (received(c->from) < SPLICE_MIN)
+    bool late = c->until <= rv_worker_now(rv_worker_self()); /* then that thread never begins */
+    if (late || received(c->from) < SPLICE_MIN || !is_unix(c->from))
         return through_memory(c);
     if (!ready_for(c->to, POLLOUT))
         return await(c, c->to, POLLOUT);

@@ -397,14 +397,18 @@ static int look_up(struct rv_addr *a, const char *call, reeve_time deadline,
  * a way, which the kernel says at once. */
 static int connect_datagrams(const struct rv_names *names, uint16_t port, reeve_time deadline)
 {
-    int r = -ENOENT, said = 0;
+    int most = 0, error = -ENOENT;
     for (uint32_t i = 0; i < names->n; i++) {
-        r = connect_host(SOCK_DGRAM, &names->host[i], port, deadline);
+        int r = connect_host(SOCK_DGRAM, &names->host[i], port, deadline);
         if (r >= 0 || r == -ECANCELED || r == -ETIMEDOUT)
             return r;
-        said = said ? said : r;
+        int w = weight(r, false);
+        if (w > most) {
+            most = w;
+            error = r;
+        }
     }
-    return said ? said : r;
+    return error;
 }
 
 static int dial_name(struct rv_addr *a, reeve_time deadline)

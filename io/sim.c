@@ -385,11 +385,12 @@ static void skip_root(void *arg)
 
 /* ---- what was left over ---------------------------------------------------------------------- */
 
-/* Those that the kernel has, that lie ready for it, and that it never had. */
+/* Those that the kernel has, that lie ready for it, and that it never had. One that lies there twice
+ * makes a circle of the shelf: more than all is enough. */
 static int64_t leases_home(const struct rv_group *g, uint32_t provided)
 {
     int64_t n = provided + (int64_t)(g->bufs - g->fresh);
-    for (const struct rv_lease *l = g->shelf; l; l = rv_lease_next(l))
+    for (const struct rv_lease *l = g->shelf; l && n <= g->bufs; l = rv_lease_next(l))
         n++;
     return n;
 }

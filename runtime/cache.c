@@ -9,7 +9,7 @@
  *     all of them, in L1 and L2, and what loads that are under way will bring.
  * (2) No record of before an invalidation is in L3 after it: records are written under a shard's
  *     lock, of current entries; the generation is raised, all locks are taken once, and only then
- *     L3 is cleared.
+ *     L3 is cleared. A load of the new generation does not look into L3 until that is done.
  * (3) A soft time that has come is moved on by whoever finds it first, and he alone begins the
  *     refresh. If that fails, the next one to find it comes refresh_ns later.
  *
@@ -26,6 +26,7 @@
 #include "sched/scope.h"
 
 enum { ENTRIES = 1000, SHARDS_MAX = 1024, SHARDS = 64, SHARD_ENTRIES = 1024, L1 = 1024 };
+#define ENTRIES_MAX (SIZE_MAX >> 8) /* sizes that are made of it do not overflow */
 #define SHARD_BYTES ((size_t)1 << 20)
 #define L3_BYTES ((size_t)64 << 20)
 
@@ -174,6 +175,8 @@ void reeve_cache_invalidate(reeve_cache *c)
 {
     if (c->forks != rv_forks())
         return;
+    if (c->store != NULL)
+        rv_add_relaxed(&c->l3_closed, 1u); /* who sees the new generation sees it: rv_l3_get() */
     rv_add_acq_rel(&c->gen, (uint64_t)1); /* pairs with every look at it */
     if (c->store == NULL)
         return;
@@ -182,6 +185,7 @@ void reeve_cache_invalidate(reeve_cache *c)
         rv_cache_unlock(&c->shards[i]);
     }
     rv_l3_clear(c);
+    rv_sub_acq_rel(&c->l3_closed, 1u); /* releases; pairs with rv_l3_get() */
 }
 
 /* All that is in a shard now goes, a few under each hold of its lock. When the cache is closed
@@ -222,15 +226,18 @@ size_t reeve_cache_expire(reeve_cache *c, size_t most)
     if (c->forks != rv_forks())
         return 0;
     for (unsigned i = 0; i < c->table.shards_n && n < most; i++) {
-        unsigned got = 1;
-        while (got > 0 && n < most) {
+        /* What came due together with what has expired is looked at too: each entry once. */
+        size_t looks = rv_load_relaxed(&c->table.shards[i].count);
+        for (bool more = true; more && n < most;) {
             struct rv_entry *gone = NULL;
+            unsigned some = most - n < MOST ? (unsigned)(most - n) : MOST;
             rv_cache_lock(&c->shards[i]);
-            got = rv_cache_reap(c, &c->shards[i], most - n < MOST ? (unsigned)(most - n) : MOST,
-                                &gone);
+            unsigned got = rv_cache_reap(c, &c->shards[i], some, &gone);
+            more = got > 0 || (looks > 0 && rv_wheel_spilled(&c->shards[i].wheel));
             rv_cache_unlock(&c->shards[i]);
             rv_cache_let_go(c, gone);
             n += got;
+            looks -= looks < some ? looks : some;
         }
     }
     return n;
@@ -262,8 +269,12 @@ static int complete(struct reeve_cache_opts *o)
         return -EINVAL;
     if (o->levels == 3 && o->l3_path == NULL)
         return -EINVAL;
+    if (o->entries_max > ENTRIES_MAX || o->entries > ENTRIES_MAX)
+        return -EINVAL;
     if (o->bytes_max == 0 && o->entries_max == 0)
         o->entries_max = ENTRIES;
+    while (o->entries_max > 0 && o->shards > o->entries_max)
+        o->shards /= 2; /* each has one at least, and there are not to be more */
     if (o->shards == 0)
         o->shards = default_shards(o);
     if (o->levels == 0)
@@ -365,6 +376,10 @@ void reeve_cache_destroy(reeve_cache *c, reeve_time until)
     if (w->sched != c->sched)
         rv_die("reeve_cache_destroy was called in a task of another runtime than "
                "reeve_cache_create.");
+    struct rv_task *cur = w->cur;
+    bool masked = rv_load_relaxed(&cur->ctl) & RV_CTL_MASKED;
+    until = rv_deadline(cur, until);
+    rv_wait_mask(cur, true); /* what goes to L3 goes there from a cancelled task too */
     rv_cache_quiet(c, until);
     c->closed_at = until;
     for (unsigned i = 0; i < c->table.shards_n; i++)
@@ -379,6 +394,8 @@ void reeve_cache_destroy(reeve_cache *c, reeve_time until)
     if (rv_table_lent(&c->table) != 0)
         rv_die("reeve_cache_destroy: a value is still borrowed.");
     free_cache(c);
+    if (!masked)
+        rv_wait_mask(cur, false);
 }
 
 /* ---- warming --------------------------------------------------------------------------------- */

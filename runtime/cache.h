@@ -114,6 +114,7 @@ struct reeve_cache {
 
     RV_ALIGNED_LINE RV_ATOMIC(uint64_t) gen;
     RV_ATOMIC(uint32_t) l3_failed; /* its file cannot be trusted any more */
+    RV_ATOMIC(uint32_t) l3_closed; /* invalidations that have not cleared it yet */
 
     /* Under the lock. */
     RV_ALIGNED_LINE struct rv_lock lock;

@@ -178,7 +178,7 @@ struct rv_flight *rv_flight_own(struct reeve_cache *c, struct rv_worker *w)
         struct rv_flight *f;
         if (t->name == rv_flight_task) {
             memcpy(&f, t->copy, sizeof f);
-            if (f->cache == c)
+            if (f != NULL && f->cache == c)
                 return f;
         }
         if (t->parent == RV_NIL)

@@ -14,7 +14,7 @@
 #include "runtime/cache.h"
 
 /* The name of a flight's task, and by its address the mark of one. The task has a pointer to the
- * flight as its own copy of an argument. */
+ * flight as its own copy of an argument; NULL: its load is over. */
 extern const char rv_flight_task[];
 
 /* A flight that waits for another, while one of its tasks does; on that task's stack. */

@@ -3,7 +3,7 @@
  * cache_level3.c -- between the table and the store in a file.
  *
  *     L2 -> L3   [rv_l3_demote]   evicted for lack of room, or at the end of the cache
- *     L3 -> L2   [rv_l3_get]      a load looks here first; the record stays, until the key changes
+ *     L3 -> L2   [rv_l3_get]      a load looks here first; what it finds moves up, and is gone here
  *
  * (1) A record is written and removed under the lock of its key's shard, with the change of L2 that
  *     it belongs to; what a load has read fills only if nothing has changed the key since. So L3
@@ -60,6 +60,9 @@ int rv_l3_get(struct reeve_cache *c, const struct rv_key *key, struct reeve_valu
     int64_t expires;
     if (c->store == NULL || rv_load_relaxed(&c->l3_failed) != 0)
         return -ENOENT;
+    /* What is there may be of before an invalidation; pairs with reeve_cache_invalidate(). */
+    if (rv_load_acquire(&c->l3_closed) != 0)
+        return -ENOENT;
     struct reeve_value value = { 0 };
     if (heard(c, rv_store_get(c->store, key, &value.data, &value.len, &expires, 0)) < 0)
         return -ENOENT;
@@ -82,7 +85,8 @@ void rv_l3_demote(struct reeve_cache *c, struct rv_cache_entry *e, reeve_time un
         int64_t left = e->spoke.expires - c->now();
         if (left <= 0)
             return;
-        expires = wall_ns() + left;
+        int64_t now = wall_ns();
+        expires = left < INT64_MAX - now ? now + left : INT64_MAX;
     }
     if (heard(c, rv_store_put(c->store, &e->in.key, e->data, e->len, expires, until)) == 0)
         rv_cache_count(c, RV_CC_L3_INSERTS, 1);

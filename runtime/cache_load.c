@@ -163,8 +163,13 @@ static int run_load(void *arg)
     if (c->o.load_ns > 0)
         t->deadline = reeve_in(c->o.load_ns);
     int r = rv_flight_started(f) ? -ECANCELED : load(c, &f->e->in.key, &value, &took);
+    /* From here on no task below this one belongs to the load: drop may start some, which outlive
+     * the flight. None is there now that could be looking. */
+    memset(arg, 0, sizeof f);
     if (r == 0)
         rv_cache_entry_fill(c, f->e, value);
+    if (r == 0 && took < 0 && c->o.load != NULL && c->o.refresh_ns > 0)
+        rv_store_relaxed(&f->e->soft, c->now()); /* from L3, and nobody knows how old it is */
     land(f, r, took);
     return r;
 }

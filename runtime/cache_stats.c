@@ -48,6 +48,10 @@ static void fill_levels(struct reeve_cache *c, const uint64_t n[RV_CC_COUNT],
 
 void reeve_cache_stats(reeve_cache *c, struct reeve_cache_stats *ret_stats)
 {
+    if (c->forks != rv_forks()) {
+        *ret_stats = (struct reeve_cache_stats){ 0 };
+        return;
+    }
     struct reeve_cache_stats s = { .lent_bytes = rv_table_lent(&c->table) };
     uint64_t n[RV_CC_COUNT];
     add_up(c, n);
@@ -70,6 +74,8 @@ void reeve_cache_stats(reeve_cache *c, struct reeve_cache_stats *ret_stats)
 void reeve_cache_stats_reset(reeve_cache *c)
 {
     uint64_t n[RV_CC_COUNT];
+    if (c->forks != rv_forks())
+        return;
     add_up(c, n);
     rv_lock_acquire(&c->lock);
     memcpy(c->base, n, sizeof n);

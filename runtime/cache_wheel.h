@@ -58,6 +58,12 @@ static inline bool rv_wheel_turns(const struct rv_wheel *wheel)
     return used != 0 || wheel->spill.next != &wheel->spill;
 }
 
+/* False: nothing has come due that was not looked at yet. */
+static inline bool rv_wheel_spilled(const struct rv_wheel *wheel)
+{
+    return wheel->spill.next != &wheel->spill;
+}
+
 /* One that has expired, out of the wheel now; NULL: none was found. *looks: how many it may look
  * at, counted down. */
 struct rv_spoke *rv_wheel_due(struct rv_wheel *wheel, int64_t now, unsigned *looks);

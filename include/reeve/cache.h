@@ -76,12 +76,14 @@ struct reeve_cache_opts {
     size_t entries_max; /**< how many there may be; 0: no limit; both 0: 1000 */
     size_t entries;     /**< how many are expected, where only bytes_max is set; 0: nobody knows */
     unsigned shards;    /**< a power of two up to 1024, each with its part of the capacity and a
-                         * lock; no entry can weigh more than such a part. 0: one for each 1024
+                         * lock; no entry can weigh more than such a part; fewer where
+                         * entries_max is less. 0: one for each 1024
                          * entries and 1 MiB, 64 at most */
     int64_t ttl_ns;     /**< how long a value is good; 0: for ever */
     int64_t refresh_ns; /**< so old, a value is still lent, but loaded anew in the background; less
                          * than ttl_ns. A failure leaves it as it is, and the next try is
-                         * refresh_ns later. 0: never */
+                         * refresh_ns later. What comes from L3 is loaded anew when it is borrowed
+                         * again, since its age is not known. 0: never */
     int64_t negative_ns; /**< how long a key's load error is remembered, and returned to all who
                           * ask; not -ECANCELED, -ENOMEM, -EDEADLK. 0: not at all */
     int64_t load_ns;    /**< a load that lasts longer is late: its waits end. 0: no limit */
@@ -107,7 +109,7 @@ struct reeve_cache_opts {
 
     /** The cache is done with a value: called once for each, on whatever thread was the last to
      * have it, inside the call that let go of it, with no lock held. It must not wait; it may use
-     * the cache. NULL: nobody needs to know. */
+     * the cache, unless that is being destroyed. NULL: nobody needs to know. */
     void (*drop)(void *ctx, struct reeve_value value, int cause);
 };
 
@@ -182,7 +184,8 @@ REEVE_API int reeve_cache_warm(reeve_cache *cache, const struct reeve_bytes keys
 struct reeve_cache_level {
     uint64_t hits, misses; /**< L2 is asked for what L1 misses, L3 for what L2 misses */
     uint64_t inserts;      /**< L1: taken over from L2; L3: demoted from L2 */
-    uint64_t removes;      /**< by put, remove, clear, invalidate, not by lack of room or time */
+    uint64_t removes;      /**< by put, remove, clear, invalidate, not by lack of room or time; L3:
+                            * also what moved up to L2 */
     uint64_t evictions;    /**< for lack of room */
     uint64_t entries, bytes; /**< now; bytes: L1, L2 of weight, L3 of the file */
 };

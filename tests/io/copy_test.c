@@ -226,6 +226,88 @@ TEST(a_foreign_socket_is_spliced_into_a_pipe)
     RUN(splices_in, .workers = 1);
 }
 
+struct leg {
+    int from, to;
+    ssize_t n;
+};
+
+static int copies_leg(void *arg)
+{
+    struct leg *l = arg;
+    l->n = reeve_copy(l->to, l->from, SMALL, SOON);
+    return 0;
+}
+
+/* Both find enough in it; who comes second must not wait for more with his pipe locked. */
+static int two_readers(void *arg)
+{
+    static unsigned char data[32 << 10];
+    int fds[2], out[2][2];
+    struct leg leg[2];
+    reeve_task *t[2];
+    size_t all = 0;
+    (void)arg;
+    tcp_pair(fds);
+    CHECK_EQ(send(fds[1], data, sizeof data, 0), sizeof data);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(pipe2(out[i], O_CLOEXEC), 0);
+        leg[i] = (struct leg){ fds[0], out[i][1], 0 };
+        CHECK_EQ(reeve_spawn(&t[i], copies_leg, &leg[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
+        CHECK(leg[i].n > 0 || leg[i].n == -ETIMEDOUT);
+        CHECK_EQ(fcntl(out[i][0], F_SETFL, O_NONBLOCK), 0);
+        for (ssize_t n; (n = read(out[i][0], data, sizeof data)) > 0;)
+            all += (size_t)n;
+        CHECK_EQ(reeve_close(out[i][1]), 0);
+        close(out[i][0]);
+    }
+    CHECK_GT(all, 0);
+    CHECK_EQ(reeve_close(fds[0]), 0);
+    close(fds[1]);
+    return 0;
+}
+
+TEST(two_who_copy_from_one_foreign_socket_stop_no_worker)
+{
+    RUN(two_readers, .workers = 1);
+    RUN(two_readers, .workers = 2);
+}
+
+/* However much there is: who polls has no time for a thread of the kernel's. */
+static int polled_in(void *arg)
+{
+    enum { QUEUED = 48 << 10, ROUNDS = QUEUED };
+    static unsigned char data[QUEUED];
+    size_t total = 0;
+    int fds[2], out[2];
+    (void)arg;
+    fill_pattern(data, sizeof data, 0);
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    CHECK_EQ(send(fds[1], data, sizeof data, MSG_DONTWAIT), QUEUED);
+    CHECK_EQ(pipe2(out, O_CLOEXEC), 0);
+    for (int i = 0; i < ROUNDS && total < QUEUED; i++) {
+        ssize_t n = reeve_copy(out[1], fds[0], QUEUED - total, REEVE_POLL);
+        CHECK_GT(n, 0);
+        total += (size_t)n;
+    }
+    CHECK_EQ(read(out[0], data, sizeof data), QUEUED);
+    check_pattern(data, QUEUED, 0);
+    CHECK_EQ(reeve_copy(out[1], fds[0], 1, REEVE_POLL), -ETIMEDOUT);
+    close(fds[1]);
+    close(out[0]);
+    CHECK_EQ(reeve_close(fds[0]), 0);
+    CHECK_EQ(reeve_close(out[1]), 0);
+    return 0;
+}
+
+TEST(a_poll_moves_what_a_foreign_socket_has_into_a_pipe)
+{
+    RUN(polled_in, .workers = 1);
+    RUN(polled_in, .workers = 2);
+}
+
 /* ---- every pair ------------------------------------------------------------------------------ */
 
 static int every_pair(void *arg)

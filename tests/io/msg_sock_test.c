@@ -321,3 +321,31 @@ TEST(a_name_is_dialled_for_datagrams_at_the_first_address_that_can_be_reached)
     play.n = 0;
     RUN(dialled_by_name, .workers = 2);
 }
+
+/* A link-local address on the loopback interface, to which there is no way, then one that is
+ * refused to us. */
+static int no_way_then_refused(const char *host, struct rv_names *ret)
+{
+    struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_scope_id = 1 };
+    (void)host;
+    CHECK_EQ(inet_pton(AF_INET6, "fe80::1", &in6.sin6_addr), 1);
+    rv_names_add(ret, (struct sockaddr *)&in6);
+    add_address(ret, "255.255.255.255");
+    return 0;
+}
+
+static int says_most(void *arg)
+{
+    (void)arg;
+    int alone = reeve_dial("udp:[fe80::1%1]:9", LONG);
+    my_io()->io->resolver->lookup = no_way_then_refused;
+    if (alone != -ENETUNREACH && alone != -EAFNOSUPPORT && alone != -EADDRNOTAVAIL)
+        SKIP("there is a way to link-local addresses on the loopback interface");
+    CHECK_EQ(reeve_dial("udp:refused.test:9", LONG), -EACCES);
+    return 0;
+}
+
+TEST(of_datagram_addresses_that_fail_the_error_that_tells_of_the_other_side_is_said)
+{
+    RUN(says_most, .workers = 1);
+}

@@ -8,6 +8,8 @@
 
 #include <reeve/reeve.h>
 #include <reeve/cache.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "runtime/cache.h"
@@ -274,6 +276,137 @@ TEST(a_file_has_one_cache)
     CHECK_OK(reeve_run(open_two, NULL, .workers = 1));
 }
 
+/* ---- invalidation and loads ---- */
+
+static void *invalidate(void *arg)
+{
+    reeve_cache_invalidate(arg);
+    return NULL;
+}
+
+/* A key of the first shard that is in the file. */
+static int find_below(reeve_cache *c)
+{
+    for (int key = 0; key < MANY; key++) {
+        struct rv_key k = rv_table_key(&c->table, &key, sizeof key);
+        struct reeve_value v;
+        if (rv_cache_shard(c, k.hash) != &c->shards[0] || rv_l3_get(c, &k, &v) < 0)
+            continue;
+        reeve_free(v.data);
+        return key;
+    }
+    CHECK(false);
+    return -1;
+}
+
+/* The invalidation has begun, and stops at the second shard, before it clears the file. */
+static void ask_meanwhile(reeve_cache *c)
+{
+    pthread_t thread;
+    for (int i = 0; i < MANY; i++)
+        CHECK_OK(put(c, i, 1));
+    int key = find_below(c);
+    uint64_t gen = rv_load_acquire(&c->gen);
+    rv_cache_lock(&c->shards[1]);
+    CHECK_EQ(pthread_create(&thread, NULL, invalidate, c), 0);
+    while (rv_load_acquire(&c->gen) == gen)
+        sched_yield();
+    get(c, key);
+    rv_cache_unlock(&c->shards[1]);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(get(c, key), -ENOENT);
+    CHECK_OK(put(c, key, 2));
+    CHECK_EQ(get(c, key), 2);
+}
+
+TEST(a_load_during_an_invalidation_brings_nothing_back_from_the_file)
+{
+    name_file();
+    struct reeve_cache_opts o = three();
+    o.shards = 2;
+    with(o, ask_meanwhile);
+}
+
+/* ---- times ---- */
+
+static void live_long(reeve_cache *c)
+{
+    int first = -1;
+    struct reeve_value v = text_value(first, 1);
+    v.ttl_ns = INT64_MAX - 2 * clock_now();
+    CHECK_OK(reeve_cache_put(c, key_of(&first), v));
+    for (int i = 0; i < L2; i++)
+        CHECK_OK(put(c, i, 1));
+    struct reeve_cache_stats s;
+    reeve_cache_stats(c, &s);
+    CHECK_EQ(s.l3.entries, 1);
+    CHECK_EQ(get(c, first), 1);
+}
+
+TEST(a_time_beyond_the_wall_clock_is_kept_in_the_file)
+{
+    name_file();
+    struct reeve_cache_opts o = three();
+    o.policy = REEVE_LRU;
+    with(o, live_long);
+}
+
+/* ---- the end, in a cancelled task ---- */
+
+enum { LARGE = 100000, LARGE_MANY = 400 };
+static struct reeve_sem full;
+
+static struct reeve_cache_opts large(void)
+{
+    struct reeve_cache_opts o = three();
+    o.entries_max = LARGE_MANY;
+    o.l3_bytes = 64 << 20;
+    return o;
+}
+
+static int end_cancelled(void *arg)
+{
+    (void)arg;
+    reeve_cache *c;
+    struct reeve_cache_opts o = large();
+    CHECK_OK(reeve_cache_create(&c, &o, 0));
+    for (int i = 0; i < LARGE_MANY; i++) {
+        char *block = reeve_alloc(LARGE);
+        CHECK(block != NULL);
+        memset(block, i, LARGE);
+        CHECK_OK(reeve_cache_put(c, key_of(&i), (struct reeve_value){ block, LARGE, 0, 0 }));
+    }
+    CHECK_OK(reeve_sem_post(&full));
+    CHECK_EQ(reeve_sleep(reeve_in(60 * REEVE_SEC)), -ECANCELED);
+    reeve_cache_destroy(c, 0);
+    CHECK_EQ(reeve_sleep(0), -ECANCELED);
+    return 0;
+}
+
+static int end_and_look(void *arg)
+{
+    reeve_task *task;
+    CHECK_OK(reeve_sem_init(&full, 0, 1));
+    CHECK_OK(reeve_spawn(&task, end_cancelled, arg));
+    CHECK_OK(reeve_sem_wait(&full, 0));
+    reeve_cancel(task);
+    CHECK_OK(reeve_join(task, NULL, 0));
+    reeve_cache *c;
+    struct reeve_cache_opts o = large();
+    struct reeve_cache_stats s;
+    CHECK_OK(reeve_cache_create(&c, &o, 0));
+    reeve_cache_stats(c, &s);
+    CHECK_EQ(s.l3.entries, LARGE_MANY);
+    reeve_cache_destroy(c, 0);
+    return 0;
+}
+
+TEST(what_a_cancelled_task_destroys_goes_into_the_file_all_the_same)
+{
+    name_file();
+    CHECK_OK(reeve_run(end_and_look, NULL, .workers = 2));
+}
+
 /* ---- several workers ---- */
 
 enum { KEYS = 60, ROUNDS = 2000 };
@@ -324,4 +457,35 @@ TEST(no_level_gives_out_an_older_value_than_the_last)
 {
     name_file();
     with(three(), churn_all);
+}
+
+/* Nobody knows how long what comes from the file has been there: it is loaded anew in the
+ * background, though the clock stands still. */
+static void is_refreshed(reeve_cache *c)
+{
+    struct reeve_cache_stats s;
+    do {
+        for (int i = 0; i < MANY; i++)
+            CHECK_OK(put(c, i, 1));
+        CHECK_OK(reeve_sleep(reeve_in(REEVE_MS)));
+        reeve_cache_stats(c, &s);
+    } while (s.l3.inserts == 0); /* its room is prepared in the background */
+    CHECK_EQ(s.refreshes, 0);
+    while (s.refreshes == 0) {
+        for (int i = 0; i < MANY; i++)
+            for (int twice = 0; twice < 2; twice++)
+                CHECK_GE(get(c, i), 1);
+        reeve_cache_stats(c, &s);
+    }
+    CHECK_GE(s.l3.hits, 1);
+}
+
+TEST(what_comes_from_the_file_is_refreshed)
+{
+    struct reeve_cache_opts o = three();
+    o.load = load;
+    o.refresh_ns = 10 * REEVE_SEC;
+    name_file();
+    struct run run = { o, is_refreshed };
+    CHECK_EQ(reeve_run(run_one, &run, .workers = 1), 0);
 }

@@ -9,6 +9,7 @@
 #include "tests/runtime/cache_box.h"
 
 #include "mem/fault.h"
+#include "runtime/cache_flight.h"
 
 static struct reeve_sem begun, gate, ended;
 static atomic_long loads, load_result;
@@ -443,6 +444,50 @@ TEST(a_loaded_value_that_does_not_fit_is_lent_all_the_same)
     struct reeve_cache_opts o = plain;
     o.bytes_max = 100;
     with_loads(o, load_too_large);
+}
+
+/* ---- tasks that drop starts ---- */
+
+static atomic_int asked, answer, owned;
+
+static int ask_anew(void *arg)
+{
+    (void)arg;
+    atomic_fetch_add(&owned, rv_flight_own(the_cache, rv_worker_self()) != NULL);
+    int64_t r = get(the_cache, 1000, 0);
+    atomic_store(&answer, r < 0 ? (int)r : 0);
+    atomic_fetch_add(&asked, 1);
+    CHECK_OK(reeve_sem_post(&ended));
+    return 0;
+}
+
+static void start_at_drop(void *ctx, struct reeve_value value, int cause)
+{
+    box_drop(ctx, value, cause);
+    if (cause == REEVE_DROP_EVICTED && atomic_load(&asked) == 0)
+        CHECK_OK(reeve_go(ask_anew, NULL));
+}
+
+/* The second load evicts what the first one brought, so its task drops that. */
+static void load_and_drop(reeve_cache *c)
+{
+    the_cache = c;
+    atomic_store(&asked, 0);
+    CHECK_GE(get(c, 1, 0), 0);
+    CHECK_GE(get(c, 2, 0), 0);
+    CHECK_OK(reeve_sem_wait(&ended, 0));
+    CHECK_EQ(atomic_load(&answer), 0);
+    CHECK_EQ(atomic_load(&owned), 0);
+}
+
+TEST(a_task_that_drop_starts_is_none_of_the_load)
+{
+    init_gates();
+    with_cache((struct reeve_cache_opts){ .entries_max = 1,
+                                          .shards = 1,
+                                          .load = plain_load,
+                                          .drop = start_at_drop },
+               load_and_drop);
 }
 
 static int load_nonsense(void *ctx, struct reeve_bytes key, struct reeve_value *ret)

@@ -237,7 +237,46 @@ TEST(a_clock_that_jumps_loses_nothing_and_keeps_nothing_for_ever)
     with_cache((struct reeve_cache_opts){ .ttl_ns = REEVE_SEC }, jump_about);
 }
 
+/* Many that come due in the wheel with one that has expired, and stand before it there. */
+static void expire_behind_others(reeve_cache *c)
+{
+    enum { OTHERS = 200 };
+    const int64_t tick = INT64_C(1) << 20;
+    clock_pass(32 * tick - clock_now() % (32 * tick)); /* a slot of the wheel begins */
+    for (uint64_t i = 0; i <= OTHERS; i++) {
+        struct reeve_value v = box_new(i, 1);
+        v.ttl_ns = (i < OTHERS ? 150 : 130) * tick;
+        CHECK_OK(reeve_cache_put(c, key_of(&i), v));
+    }
+    clock_pass(140 * tick);
+    CHECK_EQ(reeve_cache_expire(c, 1), 1);
+    CHECK_EQ(reeve_cache_expire(c, 1000), 0);
+    clock_pass(20 * tick);
+    CHECK_EQ(reeve_cache_expire(c, 50), 50);
+    CHECK_EQ(reeve_cache_expire(c, 1000), OTHERS - 50);
+}
+
+TEST(what_has_expired_is_dropped_however_many_have_not)
+{
+    with_cache((struct reeve_cache_opts){ .shards = 1 }, expire_behind_others);
+}
+
 /* ---- room ---- */
+
+static void fill_small(reeve_cache *c)
+{
+    struct reeve_cache_stats s;
+    for (uint64_t i = 0; i < 100; i++)
+        CHECK_OK(put(c, i, i));
+    reeve_cache_stats(c, &s);
+    CHECK_EQ(s.l2.entries, 2);
+}
+
+TEST(there_are_no_more_entries_than_may_be_however_many_shards)
+{
+    with_cache((struct reeve_cache_opts){ .entries_max = 2, .shards = 2 }, fill_small);
+    with_cache((struct reeve_cache_opts){ .entries_max = 2, .shards = 8 }, fill_small);
+}
 
 static void fill_up(reeve_cache *c)
 {
@@ -303,6 +342,8 @@ static int try_options(void *arg)
         { .ttl_ns = -1 },        { .negative_ns = -1 },
         { .refresh_ns = -1 },    { .ttl_ns = 5, .refresh_ns = 5 },
         { .l1_entries = 65537 }, { .load_ns = -1 },
+        { .entries_max = SIZE_MAX, .shards = 1 },
+        { .bytes_max = 1, .entries = SIZE_MAX },
     };
     reeve_cache *c = NULL;
     CHECK_EQ(reeve_cache_create(&c, NULL, 0), -EINVAL);
