@@ -385,8 +385,8 @@ static void skip_root(void *arg)
 
 /* ---- what was left over ---------------------------------------------------------------------- */
 
-/* Those that the kernel has, that lie ready for it, and that it never had. One that lies there twice
- * makes a circle of the shelf: more than all is enough. */
+/* Those that the kernel has, that lie ready for it, and that it never had. One that lies there
+ * twice makes a circle of the shelf: more than all is enough. */
 static int64_t leases_home(const struct rv_group *g, uint32_t provided)
 {
     int64_t n = provided + (int64_t)(g->bufs - g->fresh);
