@@ -626,6 +626,8 @@ static int waits(void *arg)
         break;
     case 1:
         c->result = reeve_buf_recv(d->p.fd, &b, LONG);
+        if (c->result > 0) /* late, from the next owner of the number */
+            reeve_buf_return(b);
         break;
     case 2:
         c->result = reeve_accept(d->p.listener, LONG);
