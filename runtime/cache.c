@@ -279,8 +279,9 @@ static int complete(struct reeve_cache_opts *o)
         o->shards = default_shards(o);
     if (o->levels == 0)
         o->levels = 2;
-    if (o->l1_entries == 0)
-        o->l1_entries = o->entries_max > 0 && o->entries_max < L1 ? (unsigned)o->entries_max : L1;
+    if (o->l1_entries == 0) /* with room to spare, as few keys share a set then */
+        o->l1_entries = o->entries_max > 0 && o->entries_max < L1 / 4
+                            ? 4 * (unsigned)o->entries_max : L1;
     if (o->l3_bytes == 0)
         o->l3_bytes = L3_BYTES;
     o->blocks |= o->levels == 3;

@@ -90,7 +90,7 @@ struct reeve_cache_opts {
     unsigned levels;    /**< 1: the shared table; 2: and L1; 3: and L3; 0: 2 */
     unsigned l1_entries; /**< of each worker's L1, up to 65536. It pins them: what was evicted, and
                           * lies there, is dropped a little later. 0: 1024, or
-                          * entries_max if that is less */
+                          * 4 entries_max if that is less */
     const char *l3_path; /**< the file, for levels 3; made if it is not there */
     size_t l3_bytes;    /**< of the file; 0: 64 MiB */
     uint64_t l3_tag;    /**< of what is in the file: one with another tag is begun anew */

@@ -205,6 +205,9 @@ static void stay_hot(reeve_cache *c)
 TEST(what_is_hot_in_a_front_is_hot_in_the_table)
 {
     for (int policy = REEVE_S3FIFO; policy <= REEVE_ADAPTIVE; policy++)
-        with_cache_on(1, (struct cached){ { .policy = policy, .levels = 2, .entries_max = 100 },
+        with_cache_on(1, (struct cached){ { .policy = policy,
+                                            .levels = 2,
+                                            .entries_max = 100,
+                                            .l1_entries = 4096 }, /* no five of 20 in one set */
                                           stay_hot, 0 });
 }
