@@ -35,8 +35,8 @@
  *     150 to 190 us for a batch and its sync; where the file grows 200 to 2500, by what else the
  *     journal has to carry. Space that is only reserved (FALLOC_FL_KEEP_SIZE) is in between: the
  *     first write to it changes its extent. One write with RWF_DSYNC takes as long as a write and a
- *     sync. A second group under way would gain nothing while the first is synced: flushes of a
- *     device take turns, and each would carry half as many records.
+ *     sync. A second group under way while the first is synced was not tried: each would carry half
+ *     as many records, and flushes of a device take turns.
  * (6) A record is its task's own again once it is DONE, and the lock was let go of.
  *
  * Threads: tasks, of any runtimes.
