@@ -552,17 +552,24 @@ TEST(warming_ends_at_its_deadline_and_the_load_goes_on)
     with_loads(gated, warm_in_vain);
 }
 
-static int end_in_time(void *arg)
+/* A cache in which a load runs that nobody waits for any more. */
+static reeve_cache *with_a_load_left_alone(void)
 {
-    (void)arg;
     reeve_cache *c;
-    struct asker a = { .key = 1, .until = 0 };
+    struct asker a = { .key = 1 };
     CHECK_OK(reeve_cache_create(&c, &gated, 0));
     the_cache = c;
     reeve_task *t = spawn_asker(&a);
     CHECK_OK(reeve_sem_wait(&begun, 0));
     reeve_cancel(t);
     CHECK_OK(reeve_join(t, NULL, 0));
+    return c;
+}
+
+static int end_in_time(void *arg)
+{
+    (void)arg;
+    reeve_cache *c = with_a_load_left_alone();
     open_gate(1);
     reeve_cache_destroy(c, 0); /* waits for the load */
     CHECK_OK(reeve_sem_wait(&ended, REEVE_POLL));
@@ -580,14 +587,7 @@ TEST(destroy_waits_for_loads_that_still_run)
 static int end_at_once(void *arg)
 {
     (void)arg;
-    reeve_cache *c;
-    struct asker a = { .key = 1 };
-    CHECK_OK(reeve_cache_create(&c, &gated, 0));
-    the_cache = c;
-    reeve_task *t = spawn_asker(&a);
-    CHECK_OK(reeve_sem_wait(&begun, 0));
-    reeve_cancel(t);
-    CHECK_OK(reeve_join(t, NULL, 0));
+    reeve_cache *c = with_a_load_left_alone();
     reeve_cache_destroy(c, reeve_in(REEVE_MS)); /* the gate stays shut */
     CHECK_OK(reeve_sem_wait(&ended, REEVE_POLL));
     boxes_are_gone();
