@@ -65,9 +65,9 @@ static int hold(const int *fds, size_t n, int64_t until, struct rv_hold *ret_hol
 }
 
 /* Others than Unix sockets would drop the descriptors and say nothing. */
-static int may_carry(const struct rv_io_worker *iw, int fd)
+static int may_carry(int fd)
 {
-    int family = rv_socket_real(iw->driver) ? rv_socket_ask(fd, SO_DOMAIN) : -EOPNOTSUPP;
+    int family = rv_socket_ask(fd, SO_DOMAIN);
     return family < 0 ? family : family == AF_UNIX ? 0 : -EOPNOTSUPP;
 }
 
@@ -100,7 +100,7 @@ ssize_t reeve_fd_send(int fd, const int *fds, size_t n, const void *data, size_t
     uint32_t was;
     struct rv_io_worker *iw = rv_io_enter("reeve_fd_send", &was);
     int64_t until = rv_deadline(iw->w->cur, deadline);
-    ssize_t sent = may_carry(iw, fd);
+    ssize_t sent = may_carry(fd);
     if (sent == 0)
         sent = hold(fds, n, until, holds);
     if (sent == 0) {

@@ -78,7 +78,7 @@ static int pair(struct rv_io_worker *iw, int type, int *ret_fds)
     int fds[2];
     if (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_SEQPACKET)
         return -EINVAL;
-    int r = rv_socket_real(driver) ? plain_pair(type, fds) : -EOPNOTSUPP;
+    int r = plain_pair(type, fds);
     if (r < 0)
         return r;
     r = rv_fd_made(iw, fds[0], flags, NULL);

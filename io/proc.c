@@ -47,6 +47,7 @@
 #include "mem/lock.h"
 #include "mem/rv_atomic.h"
 #include "sched/offload.h"
+#include "sched/sched.h"
 #include "sched/wait.h"
 
 #define QUICK_NS REEVE_MS /* a program that started within this is at hand */
@@ -201,7 +202,30 @@ static void remember(uint32_t hash, int64_t now, bool quick)
         rv_store_relaxed(word, rv_load_relaxed(word) + SLOW_ONE);
 }
 
+void rv_proc_forget(void)
+{
+    for (int i = 0; i < NAMES; i++)
+        rv_store_relaxed(&warm[i], (uint64_t)0);
+}
+
+unsigned rv_proc_alive(pid_t *ret_pids, unsigned cap)
+{
+    unsigned n = 0;
+    rv_lock_acquire(&table.lock);
+    uint32_t fresh = table.fresh;
+    rv_lock_release(&table.lock);
+    for (uint32_t i = 0; i < fresh && n < cap; i++) {
+        struct place *p = &table.place[i];
+        rv_lock_acquire(&p->lock);
+        if (p->gen % 2 == 1)
+            ret_pids[n++] = p->pid;
+        rv_lock_release(&p->lock);
+    }
+    return n;
+}
+
 struct start {
+    struct rv_sched *sched; /* whose clock says what is quick */
     struct rv_launch *launch;
     pid_t pid;
     int pidfd;
@@ -214,9 +238,9 @@ static int start_here(void *arg)
     struct start *s = arg;
     uint32_t hash = hash_of(rv_launch_name(s->launch));
     s->begun = true;
-    int64_t t0 = reeve_now();
+    int64_t t0 = rv_sched_now(s->sched);
     int r = rv_launch_run(s->launch, &s->pid, &s->pidfd);
-    int64_t now = reeve_now();
+    int64_t now = rv_sched_now(s->sched);
     if (r == 0)
         remember(hash, now, now - t0 <= QUICK_NS);
     return r;
@@ -238,7 +262,7 @@ static int start_somewhere(struct start *s, reeve_time until)
 int rv_proc_launch(reeve_proc **ret_proc, struct rv_launch *launch, struct reeve_sem *permits,
                    reeve_time until)
 {
-    struct start s = { .launch = launch };
+    struct start s = { .sched = rv_worker_self()->sched, .launch = launch };
     int r = start_somewhere(&s, until);
     rv_add_relaxed(&count.started, (uint64_t)(r == 0));
     rv_add_relaxed(&count.refused, (uint64_t)(r < 0));

@@ -47,6 +47,11 @@ struct rv_proc_counts {
 };
 void rv_proc_counts(struct rv_proc_counts *ret_counts);
 
+/* For the simulator. The programs that have not been reaped, cap of them at most: how many. And: no
+ * program was ever started here, as far as the guess goes how long that takes. */
+unsigned rv_proc_alive(pid_t *ret_pids, unsigned cap);
+void rv_proc_forget(void);
+
 /* Waits for a permit of the semaphore (NULL: none is needed) and for n places in the table. 0,
  * -ETIMEDOUT, -ECANCELED. */
 int rv_proc_admit(struct reeve_sem *permits, unsigned n, reeve_time until);

@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "io/fdtab.h"
+#include "io/proc.h"
 #include "io/sim_world.h"
 #include "mem/alloc.h"
 #include "mem/die.h"
@@ -38,6 +39,7 @@
 #define FREEZE_TURNS 300
 #define FOREIGN_CALLS 16 /* of 1024 turns */
 #define FOREIGN_LAST_CALLS 64
+#define LOOKS 256 /* of 1024 turns: who waits at a real descriptor looks again */
 
 struct rv_sim *rv_sim_world;
 static struct rv_sim *stuck; /* worlds that nobody can take down any more */
@@ -152,11 +154,33 @@ static void let_happen(struct rv_sim *sim, bool all)
         struct rv_sim_due due = rv_sim_heap_pop(&sim->heap);
         if (due.kind == RV_SIM_DUE_TRY || due.kind == RV_SIM_DUE_CANCEL)
             rv_sim_op_due(&due);
+        else if (due.kind == RV_SIM_DUE_CALL)
+            rv_sim_pool_due(&due);
         else
             rv_sim_file_due(&due);
         if (!all && rv_sim_chance(128))
             return;
     }
+}
+
+/* ---- answers ---- */
+
+void rv_sim_answer(unsigned skip, int result)
+{
+    struct rv_sim *sim = rv_sim_world;
+    sim->answering = true;
+    sim->answer_skips = skip;
+    sim->answer = result;
+}
+
+bool rv_sim_answered(int *ret_opcode)
+{
+    struct rv_sim *sim = rv_sim_world;
+    bool met = !sim->answering;
+    if (met && ret_opcode)
+        *ret_opcode = sim->answered_opcode;
+    sim->answering = false;
+    return met;
 }
 
 /* ---- turns ----------------------------------------------------------------------------------- */
@@ -191,6 +215,8 @@ static void give_turn(struct rv_sim *sim, struct rv_sim_worker *sw)
     rv_local_set(NULL);
     sim->turn = NULL;
     sim->turns++;
+    sim->steps++;
+    rv_sim_settle();
     sim->turns_since_clock++;
     if (sim->creep_ns)
         sim->now += rv_sim_draw((uint32_t)sim->creep_ns);
@@ -282,6 +308,8 @@ static int run(struct rv_sim *sim)
     while (!all_ended(sim)) {
         let_happen(sim, false);
         sw = draw_worker(sim, sw);
+        if (!sw || rv_sim_chance(LOOKS))
+            rv_sim_look();
         if (!sw) {
             let_happen(sim, true);
             sw = draw_worker(sim, NULL);
@@ -488,6 +516,8 @@ static int make_sched(struct rv_sim *sim)
     }
     int r = rv_sched_init(sim->sched, &so);
     sim->sched->random = true;
+    rv_sim_pool_init(sim);
+    rv_proc_forget();
     return r;
 }
 
@@ -530,6 +560,7 @@ static void take_down(struct rv_sim *sim)
 {
     if (sim->workers && sim->io)
         finish_threads(sim);
+    rv_sim_pool_finish(sim);
     rv_io_destroy(sim->io);
     close_what_is_left(sim);
     if (sim->sched)

@@ -15,8 +15,10 @@
  *     CHECK_EQ(rv_sim_run(&o, &got), 0);
  *
  * One simulation at a time in a process. Its file descriptors are numbers of its own, see
- * RV_SIM_FD_FIRST; its addresses are those of reeve_listen and reeve_dial. Files are real ones, and
- * so are their descriptors; but when a request for one is performed, and how it fails, is drawn.
+ * RV_SIM_FD_FIRST; its addresses are those of reeve_listen, reeve_bind and reeve_dial. Files, pipes,
+ * pairs of Unix sockets and programs are real ones, and so are their descriptors; but when a request
+ * for one is performed, how much of it, and how it fails, is drawn (io/sim_real.c says what a
+ * program may do). Blocking calls have a pool, whose threads are played.
  */
 #ifndef RV_IO_SIM_H
 #define RV_IO_SIM_H
@@ -154,6 +156,12 @@ bool rv_sim_chance(uint32_t rate);
 /* The thread of the calling worker loses its CPU for a while, here; the others go on. The caller
  * holds no lock. */
 void rv_sim_preempt(void);
+/* After `skip` more, an operation that a task or a stream of a task's queues is not performed, and
+ * completes with this result: one row of the fault table. answered: whether it has come to that,
+ * and (ret_opcode, may be NULL) which IORING_OP_* of a struct rv_req it was, 0: it was none; from
+ * then on nothing is answered any more. */
+void rv_sim_answer(unsigned skip, int result);
+bool rv_sim_answered(int *ret_opcode);
 /* Two connected stream sockets that reeve did not make. 0 or -EMFILE, -ENFILE, -ENOMEM. */
 int rv_sim_pair(int ret_fds[2]);
 /* Mixes something that the test did into the hash. */

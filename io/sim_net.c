@@ -511,13 +511,16 @@ int rv_sim_sys_listen(int fd, int backlog)
 
 int rv_sim_sys_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    (void)level, (void)name, (void)value, (void)len;
+    if (rv_sim_is_real(fd))
+        return setsockopt(fd, level, name, value, len) < 0 ? -errno : 0;
     return rv_sim_file_of(fd) ? 0 : -EBADF;
 }
 
 int rv_sim_sys_shutdown(int fd, int how)
 {
     rv_sim_leave_sometimes();
+    if (rv_sim_is_real(fd))
+        return said(CALL_SHUTDOWN, shutdown(fd, how) < 0 ? -errno : 0);
     struct rv_sim_file *f = rv_sim_file_of(fd);
     if (!f)
         return said(CALL_SHUTDOWN, -EBADF);
@@ -552,12 +555,19 @@ int rv_sim_sys_close(int fd)
 
 int rv_sim_sys_socket_type(int fd)
 {
+    int type;
+    socklen_t len = sizeof type;
+    if (rv_sim_is_real(fd))
+        return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ? -errno : type;
     return rv_sim_file_of(fd) ? SOCK_STREAM : -EBADF;
 }
 
 int rv_sim_sys_cookie(int fd, uint64_t *ret_cookie)
 {
     const struct rv_sim_file *f = rv_sim_file_of(fd);
+    socklen_t len = sizeof *ret_cookie;
+    if (rv_sim_is_real(fd))
+        return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret_cookie, &len) < 0 ? -errno : 0;
     if (!f)
         return -EBADF;
     *ret_cookie = f->cookie;

@@ -14,7 +14,9 @@
  * (2) A try either has an effect and says so, or has none: bytes are taken out of a socket only
  *     into a completion.
  * (3) The completions of one op keep their order in the cq; others may overtake them.
- * (4) After so many faults an op of a task is left alone, since its caller gives up at some point.
+ * (4) An op on a real descriptor waits nowhere: it looks again when the world has moved, see
+ *     sim_real.c.
+ * (5) After so many faults an op of a task is left alone, since its caller gives up at some point.
  */
 #include <reeve/time.h>
 #include <errno.h>
@@ -81,6 +83,8 @@ static void finish(struct rv_sim_op *k, int32_t res, uint32_t flags)
     RV_MUST(k->state == RV_SIM_OP_HELD);
     k->state = RV_SIM_OP_NONE;
     k->file = NULL;
+    rv_sim_world->real_waits -= k->waits;
+    k->waits = false;
     if (f) {
         if (k->next)
             k->next->prev = k->prev;
@@ -115,6 +119,25 @@ void rv_sim_ready(struct rv_sim_file *f)
         arm(k, rv_sim_chance(768) ? 0 : rv_sim_delay());
 }
 
+/* (4) */
+static void wait_for_a_step(struct rv_sim_op *k)
+{
+    rv_sim_world->real_waits += !k->waits;
+    k->waits = true;
+    k->seen = rv_sim_world->steps;
+}
+
+void rv_sim_look(void)
+{
+    struct rv_sim *sim = rv_sim_world;
+    uint32_t n = sim->real_waits ? rv_load_relaxed(&sim->io->ops.fresh) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct rv_sim_op *k = &sim->ops[i];
+        if (k->state == RV_SIM_OP_HELD && k->waits && k->seen != sim->steps)
+            arm(k, rv_sim_delay());
+    }
+}
+
 /* -error in so many of 1024 cases, else 0. */
 static int32_t fault(struct rv_sim_op *k, uint16_t rate, int error)
 {
@@ -136,9 +159,9 @@ ssize_t rv_sim_send_now(int fd, const void *data, size_t len)
 {
     const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
     struct rv_sim_file *f = rv_sim_file_of(fd);
-    if (!f)
+    if (!f && !rv_sim_is_real(fd))
         return -EBADF;
-    if (rv_sim_chance(512))
+    if (!f || rv_sim_world->answering || rv_sim_chance(512))
         return -EAGAIN;
     if (rv_sim_chance(rate->nobufs))
         return -ENOBUFS;
@@ -162,6 +185,8 @@ static int32_t any_fault(struct rv_sim_op *k)
 static void break_sometimes(struct rv_sim_op *k, bool send)
 {
     const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
+    if (!k->file)
+        return;
     if (fault(k, rate->reset, ECONNRESET) != 0)
         rv_sim_break(k->file, ECONNRESET);
     else if (send && fault(k, rate->pipe, EPIPE) != 0)
@@ -233,6 +258,23 @@ static uint32_t piece_at(const struct rv_op *op, uint64_t moved, unsigned char *
     return 0;
 }
 
+static int32_t send_bytes(struct rv_sim_op *k, const void *from, uint32_t n)
+{
+    return k->file ? rv_sim_send(k->file, from, n)
+                   : rv_sim_real_send(k->op->fd, from, n, flags_of(k->op));
+}
+
+static int32_t recv_bytes(struct rv_sim_op *k, void *to, uint32_t n)
+{
+    return k->file ? rv_sim_recv(k->file, to, n)
+                   : rv_sim_real_recv(k->op->fd, to, n, flags_of(k->op));
+}
+
+static bool readable(const struct rv_sim_op *k)
+{
+    return k->file ? rv_sim_readable(k->file) : rv_sim_real_ready(k->op->fd, POLLIN);
+}
+
 /* Moves bytes from or to the caller's memory. With MSG_WAITALL it goes on until all are there, or
  * nothing more is to be had: then what it has counts. Of several pieces the next one is begun if
  * the one before went in one go. */
@@ -249,10 +291,13 @@ static void try_transfer(struct rv_sim_op *k, bool send)
         if (r == 0) {
             uint32_t n = some_of(left);
             break_sometimes(k, send);
-            r = send ? rv_sim_send(k->file, mem, n) : rv_sim_recv(k->file, mem, n);
+            r = send ? send_bytes(k, mem, n) : recv_bytes(k, mem, n);
         }
-        if (r == RV_SIM_WAIT && !(how & MSG_DONTWAIT))
+        if (r == RV_SIM_WAIT && !(how & MSG_DONTWAIT)) {
+            if (!k->file)
+                wait_for_a_step(k);
             return;
+        }
         if (r > 0)
             k->moved += (uint64_t)r;
         bool whole = op->code == RV_OP_REQUEST && (uint32_t)r == left;
@@ -278,7 +323,7 @@ static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
     struct rv_sim_worker *sw = k->sw;
     const struct rv_group *g = &sw->iw->group;
     int32_t r = any_fault(k);
-    if (r == 0 && (first || rv_sim_readable(k->file)))
+    if (r == 0 && (first || readable(k)))
         r = sw->provided_n == 0 ? -ENOBUFS
                                 : fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
     if (r < 0) {
@@ -289,7 +334,7 @@ static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
         return RV_SIM_WAIT;
     uint32_t id = sw->provided[sw->provided_first];
     break_sometimes(k, false);
-    r = rv_sim_recv(k->file, g->base + (size_t)id * g->bytes, some_of((uint32_t)g->bytes));
+    r = recv_bytes(k, g->base + (size_t)id * g->bytes, some_of((uint32_t)g->bytes));
     if (r <= 0)
         return r;
     if (!rv_sim_canary_now(RV_SIM_EARLY_BUFFER)) {
@@ -308,8 +353,11 @@ static void try_pick(struct rv_sim_op *k, bool first)
     for (;; first = false) {
         uint32_t flags = 0;
         int32_t r = fill_buffer(k, first, &flags);
-        if (r == RV_SIM_WAIT)
+        if (r == RV_SIM_WAIT) {
+            if (!k->file)
+                wait_for_a_step(k);
             return;
+        }
         if (r > 0)
             k->moved += (uint64_t)r;
         if (r <= 0 || !multi || k->moved >= limit || rv_sim_chance(sim->opts.faults.unmulti)) {
@@ -318,8 +366,10 @@ static void try_pick(struct rv_sim_op *k, bool first)
         }
         post(k, r, flags | RV_OPF_MORE);
         if (rv_sim_chance(512)) { /* what is left comes later */
-            if (rv_sim_readable(k->file))
+            if (readable(k))
                 arm(k, rv_sim_delay());
+            else if (!k->file)
+                wait_for_a_step(k);
             return;
         }
     }
@@ -340,21 +390,6 @@ static bool writes(const struct rv_req *q)
     default:
         return false;
     }
-}
-
-/* Nothing here may block the one thread of the simulation: a poll only looks, again and again. */
-static int32_t perform(const struct rv_req *request)
-{
-    struct rv_req q = *request;
-    if (q.opcode == IORING_OP_POLL_ADD) {
-        struct pollfd p = { .fd = q.fd, .events = (short)q.op_flags };
-        int r = poll(&p, 1, 0);
-        return r == 0 ? RV_SIM_WAIT : r < 0 ? -errno : p.revents & POLLNVAL ? -EBADF : p.revents;
-    }
-    if (q.opcode == IORING_OP_READ || q.opcode == IORING_OP_WRITE ||
-        q.opcode == IORING_OP_READ_FIXED || q.opcode == IORING_OP_WRITE_FIXED)
-        q.len = some_of(q.len);
-    return rv_req_plain(&q);
 }
 
 /* For a socket, which is simulated: those that the io layer makes for itself. */
@@ -379,22 +414,49 @@ static void try_socket_request(struct rv_sim_op *k)
     }
 }
 
-static void try_request(struct rv_sim_op *k)
+/* By a real descriptor, or by none. */
+static void try_real(struct rv_sim_op *k, const struct rv_req *q)
 {
-    const struct rv_req *q = k->op->addr;
-    if (k->file) {
-        try_socket_request(k);
-        return;
-    }
     int32_t r = any_fault(k);
     if (r == 0 && writes(q))
         r = fault(k, rv_sim_world->opts.faults.disk, rv_sim_chance(512) ? EIO : ENOSPC);
     if (r == 0)
-        r = perform(q);
-    if (r == RV_SIM_WAIT)
-        arm(k, rv_sim_delay() + 1);
-    else
+        r = rv_sim_real_request(q, some_of);
+    bool socket = q->opcode == IORING_OP_SENDMSG || q->opcode == IORING_OP_RECVMSG;
+    if (r != RV_SIM_WAIT)
         finish(k, r, 0);
+    else if (socket && q->op_flags & MSG_DONTWAIT)
+        finish(k, -EAGAIN, 0);
+    else
+        wait_for_a_step(k);
+}
+
+static void try_request(struct rv_sim_op *k)
+{
+    const struct rv_req *q = k->op->addr;
+    if (k->file)
+        try_socket_request(k);
+    else if (q->opcode == IORING_OP_SENDMSG && rv_sim_real_stream(q->fd))
+        try_transfer(k, true);
+    else
+        try_real(k, q);
+}
+
+/* As the request that it would be, if its caller had written one out. */
+static void try_read_or_write(struct rv_sim_op *k, bool write)
+{
+    const struct rv_op *op = k->op;
+    if (k->file) {
+        try_transfer(k, write);
+        return;
+    }
+    struct rv_req q = { .opcode = write ? IORING_OP_WRITE : IORING_OP_READ,
+                        .fd = op->fd,
+                        .off = op->off,
+                        .addr = rv_req_ptr(op->addr),
+                        .len = op->len,
+                        .op_flags = op->msg_flags };
+    try_real(k, &q);
 }
 
 static void try_op(struct rv_sim_op *k)
@@ -410,12 +472,12 @@ static void try_op(struct rv_sim_op *k)
         try_connect(k);
         break;
     case RV_OP_RECV:
-    case RV_OP_READ:
-        try_transfer(k, false);
-        break;
     case RV_OP_SEND:
+        try_transfer(k, k->op->code == RV_OP_SEND);
+        break;
+    case RV_OP_READ:
     case RV_OP_WRITE:
-        try_transfer(k, true);
+        try_read_or_write(k, k->op->code == RV_OP_WRITE);
         break;
     case RV_OP_RECV_PICK:
     case RV_OP_RECV_MULTI:
@@ -472,6 +534,31 @@ static bool wait_at(struct rv_sim_op *k, struct rv_sim_file *f)
     return true;
 }
 
+/* Bytes go to and from real descriptors, too; what makes connections is played. */
+static bool may_be_real(const struct rv_op *op)
+{
+    bool connects = op->code == RV_OP_ACCEPT || op->code == RV_OP_ACCEPT_MULTI ||
+                    op->code == RV_OP_CONNECT;
+    return op->code == RV_OP_REQUEST || (rv_sim_is_real(op->fd) && !connects);
+}
+
+/* The answer that was put into its mouth, see rv_sim_answer(). */
+static bool answers(struct rv_sim_op *k)
+{
+    struct rv_sim *sim = rv_sim_world;
+    if (!sim->answering || k->op->kind == RV_OPK_NUDGE || k->op->kind == RV_OPK_ACCEPTOR)
+        return false;
+    if (sim->answer_skips-- > 0)
+        return false;
+    const struct rv_req *q = k->op->code == RV_OP_REQUEST ? k->op->addr : NULL;
+    sim->answering = false;
+    sim->answered_opcode = q ? q->opcode : 0;
+    sim->result.seen.faults++;
+    rv_sim_record(RV_SIM_FAULT, k->sw->w->index, index_of(k), -sim->answer);
+    finish(k, sim->answer, 0);
+    return true;
+}
+
 static void begin(struct rv_sim_op *k)
 {
     k->state = RV_SIM_OP_HELD;
@@ -480,7 +567,9 @@ static void begin(struct rv_sim_op *k)
         finish(k, 0, 0);
         return;
     }
-    if (!wait_at(k, rv_sim_file_of(k->op->fd)) && k->op->code != RV_OP_REQUEST) {
+    if (answers(k))
+        return;
+    if (!wait_at(k, rv_sim_file_of(k->op->fd)) && !may_be_real(k->op)) {
         finish(k, -EBADF, 0);
         return;
     }

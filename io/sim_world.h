@@ -6,6 +6,7 @@
  *     engine_sim.c   what a worker sees of it: the two tables
  *     sim_op.c       what becomes of an op once it is the kernel's
  *     sim_net.c      sockets
+ *     sim_real.c     descriptors that are not played; sim_pool.c: the pool for calls that block
  *     sim_heap.c     what is due; sim_tell.c: how things stand when it got stuck
  *
  * A worker's thread is a context of its own, on a stack of its own, that runs rv_worker_run() just
@@ -24,20 +25,29 @@
 
 #include "io/sim.h"
 #include "mem/stack.h"
+#include "sched/offload.h"
 
 /* "Not now": what an attempt says when the op has to wait. No errno and no length. */
 #define RV_SIM_WAIT INT32_MIN
 
 /* ---- things that are due at a time ----------------------------------------------------------- */
 
-enum rv_sim_due_kind { RV_SIM_DUE_TRY, RV_SIM_DUE_CANCEL, RV_SIM_DUE_ARRIVE, RV_SIM_DUE_BREAK };
+enum rv_sim_due_kind {
+    RV_SIM_DUE_TRY,
+    RV_SIM_DUE_CANCEL,
+    RV_SIM_DUE_ARRIVE,
+    RV_SIM_DUE_BREAK,
+    RV_SIM_DUE_CALL, /* a thread of the pool gets on */
+};
+
+struct rv_req;
 
 struct rv_sim_due {
     int64_t at;
     uint64_t tie;    /* drawn: what is due at one time comes in any order */
     uint64_t gen;    /* the op's id, the file's cookie: another one by then, and it is void */
     uint32_t kind;   /* enum rv_sim_due_kind */
-    uint32_t index;  /* of the op, of the file */
+    uint32_t index;  /* of the op, of the file, of the thread */
 };
 
 struct rv_sim_heap {
@@ -107,6 +117,8 @@ struct rv_sim_op {
     uint32_t tries;
     uint8_t state;                 /* enum rv_sim_op_state */
     uint8_t faults;                /* that it had, also in earlier rounds of the same op */
+    bool waits;                    /* at a real descriptor, where it found nothing to do */
+    uint64_t seen;                 /* the number of the world's steps by then */
     bool tried, armed, cancel;
 };
 
@@ -114,6 +126,17 @@ struct rv_sim_cqe {
     uint64_t id;
     int32_t res;
     uint32_t flags;
+};
+
+/* ---- the pool for calls that block ----------------------------------------------------------- */
+
+#define RV_SIM_CALLS 3 /* threads that it seems to have */
+
+struct rv_sim_call {
+    struct rv_offload_job *job; /* begun, and not over */
+    int result;
+    bool called;                /* the result is there */
+    bool due;
 };
 
 /* ---- workers and the world ------------------------------------------------------------------- */
@@ -144,6 +167,9 @@ struct rv_sim {
     struct rv_sim_worker *turn;    /* whose it is; NULL: the world's */
     uint64_t turns;
     uint64_t turns_since_clock;
+    uint64_t steps;                /* turns, and whatever else may change a real descriptor */
+    uint64_t settled;              /* the step after which programs were waited for */
+    uint32_t real_waits;           /* ops that wait at real descriptors */
 
     uint64_t rng;
     int64_t now, start;
@@ -166,6 +192,13 @@ struct rv_sim {
     uint32_t *fds;                 /* file index + 1 of RV_SIM_FD_FIRST + i; 0: closed */
     uint64_t cookies;
     uint16_t port_next;
+    struct rv_offload offload;
+    struct rv_sim_call calls[RV_SIM_CALLS];
+
+    bool answering;                /* rv_sim_answer() */
+    uint32_t answer_skips;
+    int32_t answer;
+    uint8_t answered_opcode;
 
     bool root_done;
     int root_result;
@@ -218,6 +251,28 @@ void rv_sim_op_cancel(struct rv_sim_op *k);
 ssize_t rv_sim_send_now(int fd, const void *data, size_t len);
 /* Ops that wait at the file may get on. */
 void rv_sim_ready(struct rv_sim_file *f);
+/* Those that wait at real descriptors look again, if the world has moved since they last did. */
+void rv_sim_look(void);
+
+/* ---- sim_real.c ------------------------------------------------------------------------------ */
+
+/* Descriptors below RV_SIM_FD_FIRST are the process's own. None of these waits: RV_SIM_WAIT. */
+bool rv_sim_is_real(int fd);
+bool rv_sim_real_stream(int fd);
+bool rv_sim_real_ready(int fd, short events);
+int32_t rv_sim_real_recv(int fd, void *to, uint32_t len, uint32_t flags);
+int32_t rv_sim_real_send(int fd, const void *from, uint32_t len, uint32_t flags);
+/* What a request comes to; some: less of it may be done. */
+int32_t rv_sim_real_request(const struct rv_req *q, uint32_t (*some)(uint32_t len));
+/* Programs have done what they can do by themselves. */
+void rv_sim_settle(void);
+
+/* ---- sim_pool.c ------------------------------------------------------------------------------ */
+
+void rv_sim_pool_init(struct rv_sim *sim);
+void rv_sim_pool_due(const struct rv_sim_due *due);
+/* What runs has an end, what is queued fails. */
+void rv_sim_pool_finish(struct rv_sim *sim);
 
 /* ---- sim_net.c ------------------------------------------------------------------------------- */
 

@@ -12,6 +12,9 @@
  *     queued  -> failed    [rv_offload_finish, not_made]
  *     running -> over      [work]                done() is told; the job is not ours any more
  *
+ * A pool may be played instead, by the simulator: then it has no threads, and `queued -> running`
+ * is rv_offload_take(), called by the one who plays it.
+ *
  * (1) While a job is queued some thread will look at the queue: each one looks, under the lock,
  *     before it sleeps or leaves, and leaves within the same hold of the lock in which it finds
  *     nothing. One that was woken or is being made has yet to look.
@@ -73,6 +76,18 @@ static void unlink_job(struct rv_offload *o, struct rv_offload_job *job)
     job->prev->next = job->next;
     if (o->first == job)
         o->first = job->next == job ? NULL : job->next;
+}
+
+/* The oldest, which begins; NULL: none is queued. */
+static struct rv_offload_job *pop_job(struct rv_offload *o)
+{
+    struct rv_offload_job *job = o->first;
+    if (job == NULL)
+        return NULL;
+    unlink_job(o, job);
+    RV_ASSERT(!job->queued);
+    rv_count(&o->run, 1);
+    return job;
 }
 
 static void push_sleeper(struct rv_offload *o, struct rv_sleeper *me)
@@ -153,10 +168,7 @@ static struct rv_offload_job *take(struct rv_offload *o)
         if (late)
             unlink_sleeper(o, &me);
     }
-    struct rv_offload_job *job = o->first;
-    unlink_job(o, job);
-    rv_count(&o->run, 1);
-    return job;
+    return pop_job(o);
 }
 
 /* The lock is held, and is let go of here. */
@@ -260,6 +272,25 @@ void rv_offload_finish(struct rv_offload *o)
     RV_ASSERT(o->idle == NULL);
 }
 
+static void tell_player(struct rv_offload *o)
+{
+    int r = o->played(o->played_ctx);
+    if (r >= 0)
+        return;
+    rv_lock_acquire(&o->lock);
+    fail_all(o, r);
+    rv_lock_release(&o->lock);
+}
+
+struct rv_offload_job *rv_offload_take(struct rv_offload *o)
+{
+    RV_ASSERT(o->played != NULL);
+    rv_lock_acquire(&o->lock);
+    struct rv_offload_job *job = pop_job(o);
+    rv_lock_release(&o->lock);
+    return job;
+}
+
 int rv_offload_start(struct rv_offload *o, struct rv_offload_job *job)
 {
     if (o == NULL || o->max == 0)
@@ -270,6 +301,11 @@ int rv_offload_start(struct rv_offload *o, struct rv_offload_job *job)
         return -ESHUTDOWN;
     }
     push_job(o, job);
+    if (o->played) {
+        rv_lock_release(&o->lock);
+        tell_player(o);
+        return 0;
+    }
     struct rv_sleeper *s = pop_sleeper(o);
     uint32_t n = rv_load_relaxed(&o->threads);
     bool grow = s == NULL && n < o->max;

@@ -53,6 +53,11 @@ struct rv_offload {
     cpu_set_t cpus;
     int64_t idle_ns; /* how long a thread waits for work; tests set it before the first call */
     char name[16];
+    /* Not NULL: the pool has no threads. Called, without the lock, for each job that was queued; a
+     * negative result says that there is nobody who could ever take it, and fails all that is
+     * queued. Who plays the pool takes jobs with rv_offload_take(). */
+    int (*played)(void *ctx);
+    void *played_ctx;
 
     /* Written under the lock, read by anyone. */
     RV_ATOMIC(uint64_t) threads_peak, queued, run, removed;
@@ -81,6 +86,10 @@ int rv_offload_start(struct rv_offload *o, struct rv_offload_job *job);
 /* Takes a job out of the queue. True: it is the caller's again, and neither fn nor done is called;
  * false: it has begun. The job must not be over, or not be freed by that. Any thread. */
 bool rv_offload_remove(struct rv_offload *o, struct rv_offload_job *job);
+
+/* For who plays the pool: the oldest job, which has begun with that. The caller calls its fn, and
+ * done with what that returned. NULL: none is queued. */
+struct rv_offload_job *rv_offload_take(struct rv_offload *o);
 
 void rv_offload_stats(struct rv_offload *o, struct rv_offload_stats *ret_stats);
 

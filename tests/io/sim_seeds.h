@@ -38,14 +38,14 @@ struct seeds_state {
     struct rv_sim_result sum;
 };
 
-static uint64_t seeds_number(const char *name, uint64_t otherwise)
+static inline uint64_t seeds_number(const char *name, uint64_t otherwise)
 {
     const char *value = getenv(name);
     return value && *value ? strtoull(value, NULL, 0) : otherwise;
 }
 
 /* A number that looks nothing like the seed (splitmix64). */
-static uint64_t seeds_mix(uint64_t x)
+static inline uint64_t seeds_mix(uint64_t x)
 {
     x += UINT64_C(0x9e3779b97f4a7c15);
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -53,21 +53,21 @@ static uint64_t seeds_mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-static void seeds_print(void *ctx, const struct rv_sim_event *e)
+static inline void seeds_print(void *ctx, const struct rv_sim_event *e)
 {
     (void)ctx;
     fprintf(stderr, "%8" PRIu64 " %12" PRId64 " w%d %-8s %" PRIu64 " %" PRId64 "\n", e->count,
             e->now_ns, (int)e->worker, rv_sim_event_name(e->kind), e->index, e->result);
 }
 
-static void seeds_tell(void *ctx, const char *sentence)
+static inline void seeds_tell(void *ctx, const char *sentence)
 {
     (void)ctx;
     fprintf(stderr, "  %s\n", sentence);
 }
 
 /* Runs it to its end and checks what holds for every scenario. */
-static void seeds_simulate(struct rv_sim_opts *opts, struct rv_sim_result *ret)
+static inline void seeds_simulate(struct rv_sim_opts *opts, struct rv_sim_result *ret)
 {
     opts->tell = seeds_tell;
     int r = rv_sim_run(opts, ret);
@@ -82,7 +82,7 @@ static void seeds_simulate(struct rv_sim_opts *opts, struct rv_sim_result *ret)
     CHECK_EQ(ret->leaks.stacks, 0);
 }
 
-static void seeds_add(struct rv_sim_result *sum, const struct rv_sim_result *one)
+static inline void seeds_add(struct rv_sim_result *sum, const struct rv_sim_result *one)
 {
     sum->events += one->events;
     sum->turns += one->turns;
@@ -100,7 +100,7 @@ static void seeds_add(struct rv_sim_result *sum, const struct rv_sim_result *one
     sum->seen.starved += one->seen.starved;
 }
 
-static void seeds_one(struct seeds_state *state, uint64_t seed, seeds_run *run)
+static inline void seeds_one(struct seeds_state *state, uint64_t seed, seeds_run *run)
 {
     struct rv_sim_opts opts = { .seed = seed };
     struct rv_sim_result result;
@@ -111,7 +111,7 @@ static void seeds_one(struct seeds_state *state, uint64_t seed, seeds_run *run)
     seeds_add(&state->sum, &result);
 }
 
-static void seeds_explain(const struct seeds_state *state, int status)
+static inline void seeds_explain(const struct seeds_state *state, int status)
 {
     fprintf(stderr, "seed %" PRIu64 " failed (%s %d). To replay it:\n"
             "    REEVE_SIM_SEED=%" PRIu64 " %s --no-fork %s\n", state->seed,
@@ -122,7 +122,7 @@ static void seeds_explain(const struct seeds_state *state, int status)
 
 /* Runs the seeds 1 .. n, or the one of REEVE_SIM_SEED. True if it was all of them: then *ret_sum
  * tells what they saw. */
-static bool seeds_all(uint64_t n, seeds_run *run, struct rv_sim_result *ret_sum)
+static inline bool seeds_all(uint64_t n, seeds_run *run, struct rv_sim_result *ret_sum)
 {
     uint64_t only = seeds_number("REEVE_SIM_SEED", 0);
     n = seeds_number("REEVE_SIM_SEEDS", n / SEEDS_SHARE);
