@@ -619,7 +619,7 @@ static int cancelled(void *arg)
         struct end from = make_end((enum kind)(k % KINDS), false);
         struct end to = make_end((enum kind)(PIPE_END + k / KINDS % (KINDS - PIPE_END)), true);
         struct side feeding, sipping = { .end = &to };
-        struct copying c = { &to, &from, 0, 0 };
+        struct copying c = { &to, &from, 0, -ECANCELED }; /* it may not even begin */
         reeve_task *t;
         begin_feed(&feeding, &from, CANCEL_BYTES);
         CHECK_EQ(pthread_create(&sipping.thread, NULL, sip, &sipping), 0);
