@@ -40,6 +40,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* A deadline for what must end otherwise (needs reeve/time.h): it passes only where something hangs,
+ * however busy the machine is, and before the test's own limit. */
+#define LONG reeve_in(120 * REEVE_SEC)
+
 #ifndef CHECK_SECONDS
 #define CHECK_SECONDS 300 /* seldom more than one, but a machine may have much else to do */
 #endif

@@ -12,7 +12,6 @@
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 enum { KIB = 1024, MIB = 1024 * KIB };

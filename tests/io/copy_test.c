@@ -14,7 +14,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 enum { LARGE = 3000001, SMALL = 70000 };

@@ -11,7 +11,6 @@
 #include "io/buf.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 enum { CAP = 256 };
 

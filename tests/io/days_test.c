@@ -20,7 +20,6 @@
 #include "io/zc.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 /* ---- completions that say what they like ----------------------------------------------------- */
 

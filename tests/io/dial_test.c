@@ -14,7 +14,6 @@
 #include "tests/io/names.h"
 #include "tests/io/sim_seeds.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 /* ---- places to dial -------------------------------------------------------------------------- */
 

@@ -10,7 +10,6 @@
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 enum { MANY = 3000 }; /* several batches */
 

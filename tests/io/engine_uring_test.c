@@ -15,7 +15,6 @@
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 /* ---- waking ---------------------------------------------------------------------------------- */
 

@@ -17,7 +17,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 /* A task that reads once, for what ends its wait. */

@@ -11,7 +11,6 @@
 #include "io/fdtab.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 struct reading {
     int fd;

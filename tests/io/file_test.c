@@ -14,7 +14,6 @@
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 static struct statx stat_of(const char *path)

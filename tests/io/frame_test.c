@@ -24,7 +24,6 @@ enum { SLOWER = 3 };
 enum { SLOWER = 1 };
 #endif
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 /* ---- a naive reader -------------------------------------------------------------------------- */

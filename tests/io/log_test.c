@@ -13,7 +13,6 @@
 #include "tests/io/scratch.h"
 #include "tests/turns.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 static reeve_log *open_log(const char *name)

@@ -17,7 +17,6 @@
 #include "sched/sched.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 enum { PAGE = 4096, MIB = 1 << 20 };
 

@@ -9,7 +9,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 enum { MANY = 20, ROOM = 8 };
 

@@ -12,7 +12,6 @@
 #include "tests/io/names.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 static int next_fd(void)
 {

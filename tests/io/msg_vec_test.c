@@ -10,7 +10,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 #define COUNT(v) (sizeof(v) / sizeof *(v))
 

@@ -9,7 +9,6 @@
 #include "io/net.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 /* ---- listening ------------------------------------------------------------------------------- */

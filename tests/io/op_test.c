@@ -8,7 +8,6 @@
 #include "io/op.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 enum { MANY = 700 }; /* more than a submission queue holds */

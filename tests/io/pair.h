@@ -84,7 +84,7 @@ static inline struct pair pair_make(void)
     struct pair p;
     p.listener = (int)CHECK_OK(reeve_listen("127.0.0.1:0", 0));
     p.peer = peer_connect(p.listener);
-    p.fd = (int)CHECK_OK(reeve_accept(p.listener, reeve_in(10 * REEVE_SEC)));
+    p.fd = (int)CHECK_OK(reeve_accept(p.listener, LONG));
     return p;
 }
 
@@ -114,7 +114,7 @@ static inline void peer_reset(int fd)
 static inline void read_exactly(int fd, void *buf, size_t len)
 {
     for (size_t at = 0; at < len;) {
-        ssize_t n = reeve_read(fd, (char *)buf + at, len - at, reeve_in(20 * REEVE_SEC));
+        ssize_t n = reeve_read(fd, (char *)buf + at, len - at, LONG);
         CHECK_GT(n, 0);
         at += (size_t)n;
     }

@@ -11,7 +11,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(40 * REEVE_SEC)
 #define ARGV(...) ((char *const[]){ __VA_ARGS__, NULL })
 #define SH(script) ARGV("/bin/sh", "-c", script)
 

@@ -19,7 +19,6 @@
 #include "tests/io/scratch.h"
 #include "tests/turns.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 /* As a public call would do it. */

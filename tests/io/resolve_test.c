@@ -11,7 +11,6 @@
 #include "tests/io/names.h"
 #include "tests/turns.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(3 * REEVE_MS)
 
 static uint64_t count(RV_ATOMIC(uint64_t) *counter)

@@ -14,7 +14,6 @@
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 static int open_fds(void)
 {

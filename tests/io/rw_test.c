@@ -12,7 +12,6 @@
 #include "io/rw.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 enum { ABYSS = 32 << 20 };

@@ -32,11 +32,13 @@ static inline void scratch_remove(void)
         nftw(scratch_root, scratch_remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* The path of a file in there, in one of eight buffers that are used in turns. */
+/* The path of a file in there, in one of eight buffers that are used in turns. One that holds this
+ * path already is not written again: the kernel may be reading it, for a request of before. */
 static inline const char *scratch(const char *name)
 {
     static char paths[8][512];
     static unsigned turn;
+    char now[512];
     if (!scratch_owner) {
         const char *tmp = getenv("TMPDIR");
         snprintf(scratch_root, sizeof scratch_root, "%s/reeve-test-XXXXXX", tmp ? tmp : "/tmp");
@@ -44,8 +46,12 @@ static inline const char *scratch(const char *name)
         scratch_owner = getpid();
         atexit(scratch_remove);
     }
+    snprintf(now, sizeof now, "%s/%s", scratch_root, name);
+    for (int i = 0; i < 8; i++)
+        if (strcmp(paths[i], now) == 0)
+            return paths[i];
     char *path = paths[turn++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch_root, name);
+    memcpy(path, now, strlen(now) + 1);
     return path;
 }
 

@@ -13,7 +13,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 /* ---- an overflow of the completion queue ends multishots ------------------------------------- */
 

@@ -15,7 +15,6 @@
 #include "sched/wait.h"
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 #define SOON reeve_in(2 * REEVE_MS)
 
 enum { BUF = 16384 };
@@ -501,8 +500,8 @@ static int echoes_by_option(void *arg)
         fill_pattern(sent, len, (uint64_t)i * sizeof sent);
         CHECK_EQ(send(p.peer, sent, len, 0), (ssize_t)len);
         for (size_t done = 0; done < len;) {
-            ssize_t n = CHECK_OK(reeve_buf_recv(p.fd, &b, reeve_in(20 * REEVE_SEC)));
-            CHECK_EQ(reeve_buf_send(p.fd, b, reeve_in(20 * REEVE_SEC)), n);
+            ssize_t n = CHECK_OK(reeve_buf_recv(p.fd, &b, LONG));
+            CHECK_EQ(reeve_buf_send(p.fd, b, LONG), n);
             CHECK_EQ(recv(p.peer, got + done, (size_t)n, MSG_WAITALL), n);
             done += (size_t)n;
         }

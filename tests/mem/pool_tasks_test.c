@@ -69,7 +69,7 @@ static void in_runtimes(bool reset_waits)
         reeve *rt;
         CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .workers = WORKERS }));
         CHECK_OK(reeve_call(rt, swap_all, NULL, 0));
-        CHECK_OK(reeve_shutdown(rt, reeve_in(30 * REEVE_SEC)));
+        CHECK_OK(reeve_shutdown(rt, LONG));
         reeve_destroy(rt);
     }
     reeve_memory_profile_stop();

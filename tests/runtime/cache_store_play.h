@@ -17,7 +17,6 @@
 #include "tests/io/scratch.h"
 #include "tests/io/uring.h"
 
-#define LONG reeve_in(40 * REEVE_SEC) /* of a wait that must end otherwise */
 
 /* Runs fn as the root task; it must return 0. */
 #define RUN(fn, ...)                                                                               \

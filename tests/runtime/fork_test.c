@@ -9,7 +9,6 @@
 #include <reeve/sync.h>
 #include <sys/wait.h>
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 static int nothing(void *arg)
 {

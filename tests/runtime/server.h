@@ -34,7 +34,6 @@ enum { SLOWER = 2 };
 enum { SLOWER = 1 };
 #endif
 
-#define LONG reeve_in(40 * REEVE_SEC) /* of a wait that must end otherwise */
 
 /* A number of repetitions, fewer where a sanitizer makes each one slow. */
 static inline unsigned times(unsigned n)
