@@ -627,15 +627,18 @@ TEST(a_runtime_may_end_before_a_lookup_that_was_abandoned)
 static int dial_in_sim(void *arg)
 {
     (void)arg;
-    return reeve_dial("example.test:80", 0);
+    playing();
+    PLAY(.host = "nobody.test", .error = -ENOENT);
+    CHECK_EQ(reeve_dial("nobody.test:80", 0), -ENOENT);
+    return reeve_dial("somebody.test:80", 0); /* 127.0.0.1, where nobody listens */
 }
 
-TEST(a_simulation_has_no_names)
+TEST(a_simulation_looks_names_up_in_its_own_pool)
 {
     struct rv_sim_opts opts = { .seed = 1, .fn = dial_in_sim };
     struct rv_sim_result result;
     CHECK_EQ(rv_sim_run(&opts, &result), 0);
-    CHECK_EQ(result.result, -ENOTSUP);
+    CHECK_EQ(result.result, -ECONNREFUSED);
     CHECK_EQ(result.leaks.fds, 0);
 }
 
