@@ -11,7 +11,6 @@
 
 #include "tests/io/pair.h"
 
-#define LONG reeve_in(20 * REEVE_SEC)
 
 enum { SEGMENT = 100, BYTES = 20050 };
 
