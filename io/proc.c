@@ -5,7 +5,7 @@
  * All programs of this process, whichever runtime started them, are in one table. A handle is a
  * place in it and the generation of that place, so one that is used too late finds that out.
  *
- *     FREE    -> LIVE      [rv_proc_launch]   the generation is the handle's
+ *     FREE    -> LIVE      [enter]            the generation is the handle's
  *     LIVE    -> AWAITED   [claim]            a task waits for its end
  *     AWAITED -> LIVE      [unclaim]          it waited in vain
  *     LIVE, AWAITED -> FREE [rv_proc_reap]    the generation grows, the place is another's
@@ -24,7 +24,8 @@
  *     The table of names is a hint: names that collide, or change, only cost a hop to the pool, or
  *     one slow start.
  *
- * Threads: kill, pid - any; all else - tasks.
+ * Threads: kill, pid - any; enter - the one that launches, which may be the pool's; all else -
+ * tasks.
  */
 #include "io/proc.h"
 
@@ -208,6 +209,13 @@ void rv_proc_forget(void)
         rv_store_relaxed(&warm[i], (uint64_t)0);
 }
 
+static RV_ATOMIC(void (*)(void)) before_kill;
+
+void rv_proc_before_kill(void (*fn)(void))
+{
+    rv_store_relaxed(&before_kill, fn);
+}
+
 unsigned rv_proc_alive(pid_t *ret_pids, unsigned cap)
 {
     unsigned n = 0;
@@ -227,23 +235,44 @@ unsigned rv_proc_alive(pid_t *ret_pids, unsigned cap)
 struct start {
     struct rv_sched *sched; /* whose clock says what is quick */
     struct rv_launch *launch;
-    pid_t pid;
-    int pidfd;
+    struct reeve_sem *permits;
+    reeve_proc *proc;
     bool begun;
 };
+
+/* The program is in the table as soon as there is one, whoever hears of it when. */
+static reeve_proc *enter(pid_t pid, int pidfd, struct reeve_sem *permits)
+{
+    struct place *p = take_place();
+    rv_lock_acquire(&p->lock);
+    RV_MUST(p->gen % 2 == 0);
+    p->gen++;
+    p->awaited = false;
+    p->pid = pid;
+    p->pidfd = pidfd;
+    p->permits = permits;
+    reeve_proc *proc = handle_of(p);
+    rv_lock_release(&p->lock);
+    return proc;
+}
 
 /* On a worker, or on a thread of the pool. */
 static int start_here(void *arg)
 {
     struct start *s = arg;
     uint32_t hash = hash_of(rv_launch_name(s->launch));
+    pid_t pid;
+    int pidfd;
     s->begun = true;
     int64_t t0 = rv_sched_now(s->sched);
-    int r = rv_launch_run(s->launch, &s->pid, &s->pidfd);
+    int r = rv_launch_run(s->launch, &pid, &pidfd);
     int64_t now = rv_sched_now(s->sched);
-    if (r == 0)
-        remember(hash, now, now - t0 <= QUICK_NS);
-    return r;
+    if (r < 0)
+        return r;
+    remember(hash, now, now - t0 <= QUICK_NS);
+    s->proc = enter(pid, pidfd, s->permits);
+    rv_add_relaxed(&count.started, (uint64_t)1);
+    return 0;
 }
 
 /* See (4). What the pool cannot take, for want of threads, and what must be done now, is done here
@@ -262,23 +291,12 @@ static int start_somewhere(struct start *s, reeve_time until)
 int rv_proc_launch(reeve_proc **ret_proc, struct rv_launch *launch, struct reeve_sem *permits,
                    reeve_time until)
 {
-    struct start s = { .sched = rv_worker_self()->sched, .launch = launch };
+    struct start s = { .sched = rv_worker_self()->sched, .launch = launch, .permits = permits };
     int r = start_somewhere(&s, until);
-    rv_add_relaxed(&count.started, (uint64_t)(r == 0));
     rv_add_relaxed(&count.refused, (uint64_t)(r < 0));
-    if (r < 0)
-        return r;
-    struct place *p = take_place();
-    rv_lock_acquire(&p->lock);
-    RV_MUST(p->gen % 2 == 0);
-    p->gen++;
-    p->awaited = false;
-    p->pid = s.pid;
-    p->pidfd = s.pidfd;
-    p->permits = permits;
-    *ret_proc = handle_of(p);
-    rv_lock_release(&p->lock);
-    return 0;
+    if (r == 0)
+        *ret_proc = s.proc;
+    return r;
 }
 
 int reeve_proc_start(reeve_proc **ret_proc, const struct reeve_exec *exec, reeve_time until)
@@ -311,6 +329,9 @@ const cpu_set_t *rv_proc_cpus(const struct rv_io_worker *iw)
 
 int reeve_proc_kill(reeve_proc *proc, int signo)
 {
+    void (*fn)(void) = rv_load_relaxed(&before_kill);
+    if (__builtin_expect(fn != NULL, 0))
+        fn();
     struct place *p = lock_place(proc);
     if (!p)
         return -ESRCH;
@@ -366,10 +387,14 @@ static int request(const struct rv_req *req, reeve_time until)
     return r;
 }
 
+/* A poll that ends and has seen nothing says nothing: who believed it would not kill what he has to
+ * kill, and wait for ever. */
 static int await(int pidfd, reeve_time until)
 {
     struct rv_req end = { .opcode = IORING_OP_POLL_ADD, .fd = pidfd, .op_flags = POLLIN };
-    int r = request(&end, until);
+    int r = 0;
+    while (r == 0)
+        r = request(&end, until);
     return r < 0 ? r : 0;
 }
 

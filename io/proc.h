@@ -48,9 +48,11 @@ struct rv_proc_counts {
 void rv_proc_counts(struct rv_proc_counts *ret_counts);
 
 /* For the simulator. The programs that have not been reaped, cap of them at most: how many. And: no
- * program was ever started here, as far as the guess goes how long that takes. */
+ * program was ever started here, as far as the guess goes how long that takes. And: before each
+ * signal to a program fn is called, which sees to how far it has come by then; NULL: nothing is. */
 unsigned rv_proc_alive(pid_t *ret_pids, unsigned cap);
 void rv_proc_forget(void);
+void rv_proc_before_kill(void (*fn)(void));
 
 /* Waits for a permit of the semaphore (NULL: none is needed) and for n places in the table. 0,
  * -ETIMEDOUT, -ECANCELED. */

@@ -22,6 +22,9 @@
  *     ones: and fresh pages cost more than the copy (512 MiB in pieces of 256 KiB: 216 ms by
  *     copying, 496 ms with new pages each time, 68 ms if it were safe to use them again).
  * (4) Between two programs there is a pipe and nothing else.
+ * (5) A run ends even if an operation of its own says what is not so: a pump that is told of an
+ *     error, whichever, kills the programs, and one that is told of an end closes its pipe, so that
+ *     who goes on writing gets SIGPIPE and not stuck.
  *
  * Threads: the calling task, and three that it spawns; skipped - any.
  */
@@ -70,6 +73,14 @@ struct run {
     RV_ATOMIC(int) error; /* the first one of a pump */
 };
 
+/* Why the running task has to end, 0: it does not. */
+static int has_to_end(void)
+{
+    struct rv_worker *w = rv_worker_self();
+    int r = rv_wait_check(w->sched, w->cur);
+    return r == 0 && rv_deadline(w->cur, 0) <= reeve_now() ? -ETIMEDOUT : r;
+}
+
 static void kill_all(struct run *run, int signo)
 {
     for (size_t i = 0; i < run->started; i++)
@@ -78,14 +89,23 @@ static void kill_all(struct run *run, int signo)
 
 /* ---- pumps ----------------------------------------------------------------------------------- */
 
-/* The run has gone wrong: what it runs ends now, and the caller sees that. If it is only late, or
- * cancelled, the caller is so too, and will know what to do. */
+/* The run has gone wrong: what it runs ends now, and the caller sees that. */
 static void fail(struct run *run, int error)
 {
     int none = 0;
-    bool first = rv_cas(&run->error, &none, error); /* pairs with why_failed() */
-    if (first && error != -ECANCELED && error != -ETIMEDOUT)
+    if (rv_cas(&run->error, &none, error)) /* pairs with why_failed() */
         kill_all(run, SIGKILL);
+}
+
+/* The same in a pump. If it is only late, or cancelled, the caller is so too, and will know what to
+ * do. But it is not the error that tells: an operation may say so of its own accord. */
+static void fail_in(struct run *run, int error)
+{
+    int none = 0;
+    if (has_to_end())
+        rv_cas(&run->error, &none, error); /* pairs with why_failed() */
+    else
+        fail(run, error);
 }
 
 static void close_fd(int *fd)
@@ -100,7 +120,7 @@ static int feed(void *arg)
     struct pump *p = arg;
     ssize_t n = reeve_write(p->fd, p->data + p->len, p->max - p->len, 0);
     if (n < 0)
-        fail(p->run, (int)n);
+        fail_in(p->run, (int)n);
     close_fd(&p->fd);
     return 0;
 }
@@ -129,7 +149,8 @@ static int collect(void *arg)
     if (n > 0)
         n = read_beyond(p, p->run->io->cut);
     if (n < 0)
-        fail(p->run, (int)n);
+        fail_in(p->run, (int)n);
+    close_fd(&p->fd); /* who writes on, if that was no end, is not to wait for a reader */
     reeve_waitgroup_done(&p->run->collecting);
     return 0;
 }
@@ -327,13 +348,8 @@ static int launch_all(struct run *run, reeve_time until)
  * the caller can. */
 static int why_failed(struct run *run)
 {
-    struct rv_worker *w = rv_worker_self();
     int error = rv_load_acquire(&run->error); /* pairs with fail() */
-    if (error != -ENOMEM)
-        return error;
-    int r = rv_wait_check(w->sched, w->cur);
-    if (r == 0 && rv_deadline(w->cur, 0) <= reeve_now())
-        r = -ETIMEDOUT;
+    int r = error == -ENOMEM ? has_to_end() : 0;
     return r < 0 ? r : error;
 }
 
