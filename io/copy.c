@@ -35,9 +35,10 @@
  *     blocked around them, and eaten where the thread is a host's. A write to a pipe would raise it
  *     in the thread that submits it, some time later: so memory is written to our own pipe, which
  *     has a reader, and spliced from there.
- * (5) Who copies has the turn to write to `to` and is the one reader of a stream; both numbers stay
- *     these files' until the end. The close of either ends what waits in the ring, for whichever of
- *     them that is, and the loop looks.
+ * (5) Both numbers stay these files' from the first look at them until the end, also while the call
+ *     waits for its turn to write to `to`; it is the one reader of a stream. The close of either
+ *     ends what waits in the ring, for whichever of them that is, and the loop looks. Who waits for
+ *     his turn hears of the close of `from` when it is his.
  *
  * Why not the ring alone: it hands every splice to threads of the kernel, one for each request that
  * waits, so 10 000 slow receivers would be as many threads. Measured: CPU of the sender in us per
@@ -186,7 +187,10 @@ __attribute__((noinline)) static void set_flags(int fd, int flags)
 __attribute__((noinline)) static ssize_t take_out(int fd, bool socket, void *into, size_t n)
 {
     int saved = errno;
-    ssize_t got = socket ? recv(fd, into, n, MSG_TRUNC | MSG_DONTWAIT) : read(fd, into, n);
+    ssize_t got;
+    do
+        got = socket ? recv(fd, into, n, MSG_TRUNC | MSG_DONTWAIT) : read(fd, into, n);
+    while (got < 0 && errno == EINTR);
     if (got < 0)
         got = -errno;
     errno = saved;
@@ -433,7 +437,8 @@ static ssize_t pipe_through_memory(struct copy *c)
     return n;
 }
 
-/* What it gave cannot be put back, so it is delivered whatever else ends this call. */
+/* What it gave cannot be put back, so it is delivered whatever else ends this call: a deadline, a
+ * cancellation, the close of the device. */
 static ssize_t device_through_memory(struct copy *c)
 {
     unsigned char *mem = c->block->mem;
@@ -442,15 +447,18 @@ static ssize_t device_through_memory(struct copy *c)
     if (n <= 0)
         return n;
     struct rv_task *t = rv_io_self()->w->cur;
+    struct rv_op *pin = c->pin[0];
     int64_t until = c->until;
     bool masked = rv_load_relaxed(&t->ctl) & RV_CTL_MASKED;
     c->until = RV_NEVER;
+    c->pin[0] = NULL;
     if (!masked)
         rv_wait_mask(t, true);
     n = deliver(c, mem, (size_t)n);
     if (!masked)
         rv_wait_mask(t, false);
     c->until = until;
+    c->pin[0] = pin;
     return n;
 }
 
@@ -804,7 +812,7 @@ static ssize_t move_all(struct copy *c)
     }
     if (moved > 0)
         return (ssize_t)moved;
-    return n < 0 && is_closing(c) ? -ECANCELED : n;
+    return n <= 0 && is_closing(c) ? -ECANCELED : n; /* the shutdown of a close looks like an end */
 }
 
 /* With both ends held. */
@@ -831,27 +839,36 @@ static ssize_t copy_held(struct copy *c)
     return n;
 }
 
-static ssize_t copy(struct copy *c)
+/* With both numbers pinned. */
+static ssize_t copy_in_turn(struct copy *c)
 {
-    struct rv_io_worker *iw = rv_io_self();
-    ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
-    if (n == 0)
-        n = look_at_both(c);
-    if (n < 0)
-        return n;
-    c->until = rv_deadline(iw->w->cur, c->deadline);
-    n = rv_writer_begin(iw, c->to, c->until, &c->turn);
+    ssize_t n = rv_writer_begin(rv_io_self(), c->to, c->until, &c->turn);
     if (n < 0)
         return n;
     n = rv_stream_hold(rv_io_self(), c->from, c->until, &c->hold);
     if (n == 0) {
-        n = pin(c);
-        if (n == 0)
-            n = copy_held(c);
-        unpin(c);
+        n = is_closing(c) ? -ECANCELED : copy_held(c);
         rv_stream_let_go(rv_io_self(), &c->hold);
+    } else if (is_closing(c)) {
+        n = -ECANCELED;
     }
     rv_writer_end(rv_io_self(), &c->turn);
+    return n;
+}
+
+static ssize_t copy(struct copy *c)
+{
+    struct rv_io_worker *iw = rv_io_self();
+    ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
+    if (n < 0)
+        return n;
+    c->until = rv_deadline(iw->w->cur, c->deadline);
+    n = pin(c);
+    if (n == 0)
+        n = look_at_both(c);
+    if (n == 0)
+        n = copy_in_turn(c);
+    unpin(c);
     return n;
 }
 
@@ -867,26 +884,34 @@ ssize_t reeve_copy(int to, int from, size_t len, reeve_time until)
 
 /* ---- tee ------------------------------------------------------------------------------------- */
 
+/* With both numbers pinned. */
+static ssize_t tee_in_turn(struct copy *c)
+{
+    ssize_t n = rv_writer_begin(rv_io_self(), c->to, c->until, &c->turn);
+    if (n < 0)
+        return n;
+    n = is_closing(c) ? -ECANCELED : 0;
+    while (n == 0 && (n = here(TEE, c->to, c->from, NULL, c->left)) == -EAGAIN)
+        if ((n = await_both(c)) == -EAGAIN)
+            n = between(c);
+    rv_writer_end(rv_io_self(), &c->turn);
+    return n;
+}
+
 static ssize_t tee_once(struct copy *c)
 {
     struct rv_io_worker *iw = rv_io_self();
     ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
-    if (n == 0)
-        n = look_at_both(c);
-    if (n == 0 && (c->from_kind != A_PIPE || c->to_kind != A_PIPE))
-        n = -EINVAL;
-    if (n < 0 || c->left == 0)
+    if (n < 0)
         return n;
     c->until = rv_deadline(iw->w->cur, c->deadline);
     n = pin(c);
     if (n == 0)
-        n = rv_writer_begin(rv_io_self(), c->to, c->until, &c->turn);
-    if (n == 0) {
-        while ((n = here(TEE, c->to, c->from, NULL, c->left)) == -EAGAIN)
-            if ((n = await_both(c)) != -EAGAIN || (n = between(c)) < 0)
-                break;
-        rv_writer_end(rv_io_self(), &c->turn);
-    }
+        n = look_at_both(c);
+    if (n == 0 && (c->from_kind != A_PIPE || c->to_kind != A_PIPE))
+        n = -EINVAL;
+    if (n == 0 && c->left > 0)
+        n = tee_in_turn(c);
     unpin(c);
     return n;
 }

@@ -864,6 +864,49 @@ TEST(a_copy_that_waited_for_its_turn_does_not_stop_its_worker)
     RUN(waits_its_turn, .workers = 1);
 }
 
+/* What waits for its turn keeps the number of its source: if that is closed, nothing that is opened
+ * then is taken for it. */
+static int closed_in_the_queue(void *arg)
+{
+    (void)arg;
+    struct end silent = make_end(PIPE_END, false), from = make_end(OURS_END, false);
+    struct end to = make_end(PIPE_END, true), other;
+    struct copying c[2] = { { &to, &silent, 0, 0 }, { &to, &from, 0, 0 } };
+    reeve_task *t[2];
+    char byte;
+    CHECK_EQ(reeve_spawn(&t[0], copy_in_task, &c[0]), 0);
+    CHECK_EQ(write(silent.other, "x", 1), 1);
+    CHECK_EQ(reeve_read(to.other, &byte, 1, LONG), 1); /* the first has the turn */
+    CHECK_EQ(reeve_spawn(&t[1], copy_in_task, &c[1]), 0);
+    await_waiter(to.fd, A_TURN);
+    int fd = from.fd;
+    CHECK_EQ(reeve_close(fd), 0);
+    for (int i = 0; i < 10; i++)
+        CHECK_EQ(reeve_sleep(0), 0);
+    other = make_end(PIPE_END, false); /* of the lowest free number */
+    CHECK_NE(other.fd, fd);
+    CHECK_EQ(write(other.other, "x", 1), 1);
+    reeve_cancel(t[0]);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
+        CHECK_EQ(c[i].result, -ECANCELED);
+    }
+    await_closed(fd);
+    CHECK_EQ(reeve_read(to.other, &byte, 1, REEVE_POLL), -ETIMEDOUT);
+    from.fd = -1;
+    close_end(&silent);
+    close_end(&from);
+    close_end(&other);
+    close_end(&to);
+    return 0;
+}
+
+TEST(a_source_that_is_closed_while_a_copy_waits_for_its_turn_is_no_other)
+{
+    RUN(closed_in_the_queue, .workers = 1);
+    RUN(closed_in_the_queue, .workers = 2);
+}
+
 static int ticks;
 static bool over;
 
@@ -909,6 +952,52 @@ static int fair(void *arg)
 TEST(others_run_between_the_pieces)
 {
     RUN(fair, .workers = 1);
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static int copy_count(void *arg)
+{
+    struct leg *l = arg;
+    l->n = reeve_copy(l->to, l->from, sizeof(uint64_t), LONG);
+    return 0;
+}
+
+/* What was read from a device that is closed then is on its way, and arrives. */
+static int closed_device(void *arg)
+{
+    (void)arg;
+    static char full[1 << 20];
+    struct end to = make_end(PIPE_END, true);
+    int count = eventfd(7, EFD_CLOEXEC);
+    struct leg leg = { count, to.fd, 0 };
+    reeve_task *t;
+    uint64_t got = 0;
+    CHECK_EQ(fcntl(to.fd, F_SETFL, O_NONBLOCK), 0);
+    ssize_t n = write(to.fd, full, sizeof full);
+    CHECK_GT(n, 0);
+    CHECK_EQ(reeve_spawn(&t, copy_count, &leg), 0);
+    while (poll(&(struct pollfd){ .fd = count, .events = POLLIN }, 1, 0) > 0)
+        CHECK_EQ(reeve_sleep(0), 0);
+    for (int i = 0; i < 10; i++) /* it waits for room */
+        CHECK_EQ(reeve_sleep(0), 0);
+    CHECK_EQ(reeve_close(count), 0);
+    for (int i = 0; i < 10; i++)
+        CHECK_EQ(reeve_sleep(0), 0);
+    read_exactly(to.other, full, (size_t)n);
+    CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+    CHECK_EQ(leg.n, sizeof got);
+    read_exactly(to.other, &got, sizeof got);
+    CHECK_EQ(got, 7);
+    await_closed(count);
+    close_end(&to);
+    return 0;
+}
+
+TEST(what_a_device_gave_arrives_although_it_is_closed)
+{
+    RUN(closed_device, .workers = 1);
+    RUN(closed_device, .workers = 2);
 }
 
 /* ---- tee ------------------------------------------------------------------------------------- */
