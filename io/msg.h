@@ -38,6 +38,10 @@ ssize_t rv_recv_whole(struct rv_io_worker *iw, int fd, struct msghdr *msg,
                       const struct iovec *pieces, size_t count, struct sockaddr_storage *ret_from,
                       socklen_t *ret_from_len, int64_t until);
 
+/* Closes the descriptors that came beside a message and that nobody asked for. Where there was room
+ * for control data, that must be zero or the kernel's. */
+void rv_msg_drop_fds(struct rv_io_worker *iw, struct msghdr *msg);
+
 /* The two halves of these. Whether to try at once, by a call of the system that does not wait:
  * nobody else would add to the entry into the ring. It may yield. */
 bool rv_msg_worth_trying(struct rv_io_worker **iw);

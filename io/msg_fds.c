@@ -141,6 +141,22 @@ static size_t found(struct rv_io_worker *iw, struct msghdr *msg, int *ret_fds)
     return n;
 }
 
+/* Plain descriptors from now on: (3). */
+static void made(struct rv_io_worker *iw, const int *fds, size_t n, bool close)
+{
+    for (size_t i = 0; i < n; i++) {
+        rv_fd_file_made(iw, fds[i]);
+        if (close)
+            iw->driver->close(fds[i]);
+    }
+}
+
+void rv_msg_drop_fds(struct rv_io_worker *iw, struct msghdr *msg)
+{
+    int fds[REEVE_FDS_MAX];
+    made(iw, fds, found(iw, msg, fds), true);
+}
+
 /* Why these cannot be handed over; 0: they can. */
 static int refused(const struct msghdr *msg, size_t n, size_t max)
 {
@@ -168,11 +184,7 @@ ssize_t reeve_fd_recv(int fd, int *ret_fds, size_t max, size_t *ret_n, void *buf
     if (got >= 0) {
         size_t n = found(iw, &msg, fds);
         int r = refused(&msg, n, max);
-        for (size_t i = 0; i < n; i++) {
-            rv_fd_file_made(iw, fds[i]); /* (3) */
-            if (r < 0)
-                iw->driver->close(fds[i]);
-        }
+        made(iw, fds, n, r < 0);
         if (r < 0) {
             got = r;
         } else {

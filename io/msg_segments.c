@@ -10,6 +10,9 @@
  * (1) One message holds at most SEGMENTS_MAX datagrams and BYTES_MAX bytes. Each but the last of a
  *     call is a whole number of segments: only the last segment of all is short.
  *
+ * (2) Who sends over a Unix socket may put a descriptor where the size of a segment was expected.
+ *     It is closed.
+ *
  * Threads: tasks.
  */
 #include <errno.h>
@@ -120,13 +123,14 @@ ssize_t reeve_recv_segments(int fd, void *buf, size_t len, size_t *ret_segment,
                             struct sockaddr_storage *ret_from, socklen_t *ret_from_len,
                             reeve_time deadline)
 {
-    union note note;
+    union note note = { .bytes = { 0 } };
     struct iovec piece = { buf, len };
     struct msghdr msg = { .msg_control = note.bytes, .msg_controllen = sizeof note.bytes };
     uint32_t was;
     struct rv_io_worker *iw = rv_io_enter("reeve_recv_segments", &was);
     ssize_t n = rv_recv_whole(iw, fd, &msg, &piece, 1, ret_from, ret_from_len,
                               rv_deadline(iw->w->cur, deadline));
+    rv_msg_drop_fds(rv_io_self(), &msg); /* (2) */
     rv_io_exit(was);
     if (n < 0)
         return n;

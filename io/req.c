@@ -57,8 +57,7 @@ bool rv_req_counts_bytes(const struct rv_req *req)
     case IORING_OP_WRITE:
     case IORING_OP_WRITEV:
     case IORING_OP_WRITE_FIXED:
-    case IORING_OP_SENDMSG:
-    case IORING_OP_RECVMSG:
+    case IORING_OP_RECVMSG: /* one sent may have no bytes */
     case IORING_OP_SPLICE:
     case IORING_OP_TEE:
         return true;

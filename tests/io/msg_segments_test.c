@@ -6,6 +6,7 @@
 #define CHECK_MAIN
 #include "tests/check.h"
 
+#include <fcntl.h>
 #include <netinet/udp.h>
 #include <reeve/socket.h>
 
@@ -112,6 +113,35 @@ static int other_kinds(void *arg)
 TEST(datagrams_that_are_none_of_udp_are_cut_too)
 {
     RUN(other_kinds, .workers = 1);
+}
+
+/* Where the size of a segment is expected there is room for one descriptor, too. */
+static int with_descriptors(void *arg)
+{
+    (void)arg;
+    int fds[2], given = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    size_t segment;
+    CHECK_GE(given, 0);
+    CHECK_EQ(reeve_socket_pair(SOCK_DGRAM, fds), 0);
+    int lowest = dup(given);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(reeve_fd_send(fds[0], &given, 1, "token", 5, LONG), 5);
+    close(lowest);
+    CHECK_EQ(reeve_recv_segments(fds[1], got, sizeof got, &segment, NULL, NULL, LONG), 5);
+    CHECK_EQ(segment, 5);
+    CHECK_EQ(reeve_recv_segments(fds[1], got, 4, &segment, NULL, NULL, LONG), -EMSGSIZE);
+    CHECK_EQ(dup(given), lowest); /* nobody has it */
+    close(lowest);
+    close(given);
+    CHECK_EQ(reeve_close(fds[0]), 0);
+    CHECK_EQ(reeve_close(fds[1]), 0);
+    return 0;
+}
+
+TEST(a_descriptor_that_comes_unasked_is_closed)
+{
+    RUN(with_descriptors, .workers = 1);
+    RUN(with_descriptors, .workers = 2);
 }
 
 static int gathered(void *arg)
