@@ -493,6 +493,15 @@ static void draw_manners(struct rv_sim *sim, struct rv_sched_opts *so)
     sim->preempts = rates[rv_sim_draw(4)] / 8;
 }
 
+/* A signal finds programs as far as they could get, and so does the next one. */
+static void settle_before_kill(void)
+{
+    if (!rv_sim_world)
+        return;
+    rv_sim_world->steps++;
+    rv_sim_settle();
+}
+
 static int make_sched(struct rv_sim *sim)
 {
     const struct rv_sim_opts *o = &sim->opts;
@@ -518,6 +527,7 @@ static int make_sched(struct rv_sim *sim)
     sim->sched->random = true;
     rv_sim_pool_init(sim);
     rv_proc_forget();
+    rv_proc_before_kill(settle_before_kill);
     return r;
 }
 
@@ -560,6 +570,7 @@ static void take_down(struct rv_sim *sim)
 {
     if (sim->workers && sim->io)
         finish_threads(sim);
+    rv_proc_before_kill(NULL);
     rv_sim_pool_finish(sim);
     rv_io_destroy(sim->io);
     close_what_is_left(sim);

@@ -14,11 +14,11 @@
  *     struct rv_sim_result got;
  *     CHECK_EQ(rv_sim_run(&o, &got), 0);
  *
- * One simulation at a time in a process. Its file descriptors are numbers of its own, see
- * RV_SIM_FD_FIRST; its addresses are those of reeve_listen, reeve_bind and reeve_dial. Files, pipes,
- * pairs of Unix sockets and programs are real ones, and so are their descriptors; but when a request
- * for one is performed, how much of it, and how it fails, is drawn (io/sim_real.c says what a
- * program may do). Blocking calls have a pool, whose threads are played.
+ * One simulation at a time in a process. TCP and UDP are played: their descriptors are numbers of
+ * its own, see RV_SIM_FD_FIRST, their addresses those of reeve_listen, reeve_bind and reeve_dial.
+ * Files, pipes, Unix sockets and programs are real ones, and so are their descriptors; but when a
+ * request for one is performed, how much of it, and how it fails, is drawn (io/sim_real.c says what
+ * a program may do). Blocking calls have a pool, whose threads are played.
  */
 #ifndef RV_IO_SIM_H
 #define RV_IO_SIM_H
@@ -52,6 +52,8 @@ struct rv_sim_faults {
     uint16_t shorter;  /* a transfer is shorter than it could be */
     uint16_t one_byte; /* a connection delivers byte by byte */
     uint16_t disk;     /* a file cannot be written, or synced: EIO or ENOSPC */
+    uint16_t lose;     /* a datagram does not arrive; 0: who sends waits until there is room */
+    uint16_t reorder;  /* it overtakes others */
 };
 
 /* Bugs planted on purpose, to see that a harness notices: every so many-th time. */

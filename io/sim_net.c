@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim_net.c -- the simulated sockets: listeners, connections, and the bytes between them.
+ * sim_net.c -- the simulated sockets: listeners, connections, and the bytes between them. Those of
+ * datagrams have their own file, sim_dgram.c; Unix sockets are real ones.
  *
  * What is played is what Linux does on a TCP socket as far as a program can tell: a connection is
  * two bounded queues of bytes; what was sent is on its way for a while and arrives in pieces, the
@@ -8,11 +9,11 @@
  * is reported once; a socket that is closed with unread data resets its peer.
  *
  *     FREE       -> PLAIN                  [rv_sim_sys_socket]
- *     FREE       -> STREAM                 [rv_sim_connect: the accepting side, queued at its
- *     listener] PLAIN      -> LISTENER               [rv_sim_sys_listen]
- *     PLAIN      -> CONNECTING -> STREAM   [rv_sim_connect]     CONNECTING only while the queue is
- *     full any        -> FREE                   [rv_sim_file_drop: no fd, no op, no queue refers
- *     to it]
+ *     FREE       -> DGRAM                  [rv_sim_sys_socket]
+ *     FREE       -> STREAM                 [rv_sim_connect]    the accepting side, in the queue
+ *     PLAIN      -> LISTENER               [rv_sim_sys_listen]
+ *     PLAIN      -> CONNECTING -> STREAM   [rv_sim_connect]    CONNECTING while the queue is full
+ *     any        -> FREE                   [rv_sim_file_drop]  no fd, op or queue refers to it
  *
  * (1) A number is the lowest free one, as the kernel's are, so that it is used again at once.
  * (2) Whatever changes what an op could do at a socket calls rv_sim_ready() for it.
@@ -22,14 +23,13 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "mem/alloc.h"
 #include "mem/die.h"
 
-#define SHUT_FOR_READING 1
-#define SHUT_FOR_WRITING 2
 #define EPHEMERAL_FIRST 40000
 
 /* Which call a RV_SIM_CALL event is about. */
@@ -48,8 +48,10 @@ int rv_sim_net_init(struct rv_sim *sim)
 
 void rv_sim_net_finish(struct rv_sim *sim)
 {
-    for (uint32_t i = 0; sim->files && i < sim->files_max; i++)
+    for (uint32_t i = 0; sim->files && i < sim->files_max; i++) {
         rv_free(sim->files[i].in.bytes);
+        rv_sim_mail_drop(&sim->files[i]);
+    }
     rv_free(sim->files);
     rv_free(sim->fds);
     sim->files = NULL;
@@ -163,12 +165,42 @@ static void get(struct rv_sim_pipe *p, unsigned char *to, uint32_t n)
 
 bool rv_sim_readable(const struct rv_sim_file *f)
 {
+    if (f->kind == RV_SIM_DGRAM)
+        return f->box.arrived > 0 || f->err || f->shut & RV_SIM_SHUT_READ;
     return f->in.arrived > 0 || f->in.eof || f->err || f->dead || f->kind != RV_SIM_STREAM ||
-           f->shut & SHUT_FOR_READING;
+           f->shut & RV_SIM_SHUT_READ;
+}
+
+static bool stream_writable(const struct rv_sim_file *f)
+{
+    bool room = !f->peer || f->peer->in.sent < f->peer->in.cap;
+    return room || f->err || f->dead || f->shut & RV_SIM_SHUT_WRITE;
+}
+
+short rv_sim_poll(struct rv_sim_file *f)
+{
+    bool over = f->dead || (f->in.eof && f->shut & RV_SIM_SHUT_WRITE);
+    switch (f->kind) {
+    case RV_SIM_DGRAM:
+        return rv_sim_mail_poll(f);
+    case RV_SIM_LISTENER:
+        return f->shut ? POLLIN | POLLRDHUP | POLLHUP : f->queue_first ? POLLIN : 0;
+    case RV_SIM_CONNECTING:
+        return 0;
+    case RV_SIM_STREAM:
+        return (short)((rv_sim_readable(f) ? POLLIN : 0) | (stream_writable(f) ? POLLOUT : 0) |
+                       (f->err ? POLLERR : 0) | (over ? POLLHUP : 0) |
+                       (f->dead || f->in.eof || f->shut & RV_SIM_SHUT_READ ? POLLRDHUP : 0));
+    default:
+        return POLLOUT | POLLHUP;
+    }
 }
 
 int32_t rv_sim_recv(struct rv_sim_file *f, void *to, uint32_t len)
 {
+    struct msghdr m = { .msg_iov = &(struct iovec){ to, len }, .msg_iovlen = 1 };
+    if (f->kind == RV_SIM_DGRAM)
+        return rv_sim_mail_recv(f, &m, 0);
     if (f->kind != RV_SIM_STREAM)
         return f->kind == RV_SIM_CONNECTING ? RV_SIM_WAIT : -ENOTCONN;
     if (len == 0)
@@ -179,7 +211,7 @@ int32_t rv_sim_recv(struct rv_sim_file *f, void *to, uint32_t len)
         f->err = 0;
         if (err)
             return -err;
-        return f->dead || f->in.eof || f->shut & SHUT_FOR_READING ? 0 : RV_SIM_WAIT;
+        return f->dead || f->in.eof || f->shut & RV_SIM_SHUT_READ ? 0 : RV_SIM_WAIT;
     }
     get(&f->in, to, n);
     if (rv_sim_canary_now(RV_SIM_WRONG_BYTE))
@@ -191,6 +223,10 @@ int32_t rv_sim_recv(struct rv_sim_file *f, void *to, uint32_t len)
 
 int32_t rv_sim_send(struct rv_sim_file *f, const void *from, uint32_t len)
 {
+    struct iovec piece = { (void *)(uintptr_t)from, len };
+    struct msghdr m = { .msg_iov = &piece, .msg_iovlen = 1 };
+    if (f->kind == RV_SIM_DGRAM)
+        return rv_sim_mail_send(f, &m);
     if (f->kind == RV_SIM_CONNECTING)
         return RV_SIM_WAIT;
     if (f->err) {
@@ -198,7 +234,7 @@ int32_t rv_sim_send(struct rv_sim_file *f, const void *from, uint32_t len)
         f->err = 0;
         return -err;
     }
-    if (f->kind != RV_SIM_STREAM || f->dead || f->shut & SHUT_FOR_WRITING)
+    if (f->kind != RV_SIM_STREAM || f->dead || f->shut & RV_SIM_SHUT_WRITE)
         return -EPIPE;
     if (len == 0)
         return 0;
@@ -252,7 +288,9 @@ void rv_sim_file_due(const struct rv_sim_due *due)
     struct rv_sim_file *f = &rv_sim_world->files[due->index];
     if (f->kind == RV_SIM_FREE || f->cookie != due->gen)
         return;
-    if (due->kind == RV_SIM_DUE_ARRIVE) {
+    if (f->kind == RV_SIM_DGRAM) {
+        rv_sim_mail_due(f, due);
+    } else if (due->kind == RV_SIM_DUE_ARRIVE) {
         arrive(f);
     } else if (!f->dead) {
         f->breaking = false;
@@ -297,6 +335,7 @@ void rv_sim_file_drop(struct rv_sim_file *f)
         rv_sim_file_drop(waiting);
     }
     leave_connection(f);
+    rv_sim_mail_drop(f);
     rv_sim_record(RV_SIM_CALL, UINT32_MAX, CALL_FREED, (int64_t)f->cookie);
     rv_free(f->in.bytes);
     f->in.bytes = NULL;
@@ -305,14 +344,14 @@ void rv_sim_file_drop(struct rv_sim_file *f)
 
 /* ---- the beginning of one -------------------------------------------------------------------- */
 
-static bool is_any(const struct sockaddr_storage *a)
+bool rv_sim_is_any(const struct sockaddr_storage *a)
 {
     if (a->ss_family == AF_INET)
         return ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY);
     return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)a)->sin6_addr);
 }
 
-static in_port_t *port_of(struct sockaddr_storage *a)
+uint16_t *rv_sim_port_of(struct sockaddr_storage *a)
 {
     if (a->ss_family == AF_INET)
         return &((struct sockaddr_in *)a)->sin_port;
@@ -320,13 +359,13 @@ static in_port_t *port_of(struct sockaddr_storage *a)
 }
 
 /* A connection to `to` meets the socket bound to `at`. */
-static bool meets(struct sockaddr_storage *at, struct sockaddr_storage *to)
+bool rv_sim_meets(struct sockaddr_storage *at, struct sockaddr_storage *to)
 {
-    if (*port_of(at) != *port_of(to))
+    if (*rv_sim_port_of(at) != *rv_sim_port_of(to))
         return false;
     if (at->ss_family != to->ss_family)
-        return at->ss_family == AF_INET6 && is_any(at); /* which is both families' */
-    if (is_any(at))
+        return at->ss_family == AF_INET6 && rv_sim_is_any(at); /* which is both families' */
+    if (rv_sim_is_any(at))
         return true;
     if (at->ss_family == AF_INET)
         return ((struct sockaddr_in *)at)->sin_addr.s_addr ==
@@ -340,7 +379,7 @@ static struct rv_sim_file *listener_at(struct sockaddr_storage *to)
     struct rv_sim *sim = rv_sim_world;
     for (uint32_t i = 0; i < sim->files_max; i++) {
         struct rv_sim_file *f = &sim->files[i];
-        if (f->kind == RV_SIM_LISTENER && f->fd >= 0 && !f->shut && meets(&f->addr, to))
+        if (f->kind == RV_SIM_LISTENER && f->fd >= 0 && !f->shut && rv_sim_meets(&f->addr, to))
             return f;
     }
     return NULL;
@@ -382,6 +421,8 @@ static int32_t establish(struct rv_sim_file *f, struct rv_sim_file *listener)
 int32_t rv_sim_connect(struct rv_sim_file *f, const struct sockaddr *addr, socklen_t len)
 {
     struct sockaddr_storage to = { 0 };
+    if (f->kind == RV_SIM_DGRAM)
+        return rv_sim_mail_connect(f, addr, len);
     if (f->kind == RV_SIM_STREAM)
         return -EISCONN;
     if (f->kind == RV_SIM_LISTENER)
@@ -431,19 +472,25 @@ static int said(uint32_t call, int result)
 int rv_sim_sys_socket(int family, int type, int protocol)
 {
     const struct rv_sim_faults *faults = &rv_sim_world->opts.faults;
-    (void)protocol;
+    int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
     rv_sim_leave_sometimes();
-    if (family != AF_INET && family != AF_INET6)
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
         return said(CALL_SOCKET, -EAFNOSUPPORT);
-    if ((type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != SOCK_STREAM)
+    if (family != AF_UNIX && kind != SOCK_STREAM && kind != SOCK_DGRAM)
         return said(CALL_SOCKET, -EPROTONOSUPPORT);
     if (rv_sim_chance(faults->mfile)) {
         rv_sim_world->result.seen.faults++;
         return said(CALL_SOCKET, rv_sim_chance(512) ? -EMFILE : -ENFILE);
     }
-    struct rv_sim_file *f = take_file(RV_SIM_PLAIN);
+    if (family == AF_UNIX) {
+        int fd = socket(family, type, protocol);
+        return said(CALL_SOCKET, fd < 0 ? -errno : fd);
+    }
+    struct rv_sim_file *f = take_file(kind == SOCK_DGRAM ? RV_SIM_DGRAM : RV_SIM_PLAIN);
     if (!f)
         return said(CALL_SOCKET, -ENFILE);
+    if (kind == SOCK_DGRAM)
+        rv_sim_mail_open(f);
     f->addr.ss_family = (sa_family_t)family;
     int fd = take_fd(f);
     if (fd < 0)
@@ -473,32 +520,53 @@ int rv_sim_pair(int ret_fds[2])
     return 0;
 }
 
-int rv_sim_sys_bind(int fd, const struct sockaddr *addr, socklen_t len)
+/* By a socket of that kind. */
+static bool is_taken(struct sockaddr_storage *at, uint8_t kind)
 {
     struct rv_sim *sim = rv_sim_world;
+    for (uint32_t i = 0; i < sim->files_max; i++) {
+        struct rv_sim_file *other = &sim->files[i];
+        if (other->kind == kind && other->fd >= 0 && other->addr_len != 0 &&
+            (rv_sim_meets(&other->addr, at) || rv_sim_meets(at, &other->addr)))
+            return true;
+    }
+    return false;
+}
+
+/* Those that a run chooses itself lie below. */
+uint16_t rv_sim_free_port(void)
+{
+    struct rv_sim *sim = rv_sim_world;
+    if (sim->port_next < EPHEMERAL_FIRST) /* once around */
+        sim->port_next = EPHEMERAL_FIRST;
+    return htons(sim->port_next++);
+}
+
+int rv_sim_sys_bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct sockaddr_storage at = { 0 };
+    if (rv_sim_is_real(fd))
+        return said(CALL_BIND, bind(fd, addr, len) < 0 ? -errno : 0);
     struct rv_sim_file *f = rv_sim_file_of(fd);
     if (!f)
         return said(CALL_BIND, -EBADF);
-    if (f->kind != RV_SIM_PLAIN || f->addr_len != 0 || len > sizeof f->addr)
+    bool mail = f->kind == RV_SIM_DGRAM;
+    if ((!mail && f->kind != RV_SIM_PLAIN) || f->addr_len != 0 || len > sizeof f->addr)
         return said(CALL_BIND, -EINVAL);
-    memcpy(&f->addr, addr, len);
+    memcpy(&at, addr, len);
+    if (*rv_sim_port_of(&at) == 0)
+        *rv_sim_port_of(&at) = rv_sim_free_port();
+    else if (is_taken(&at, mail ? RV_SIM_DGRAM : RV_SIM_LISTENER))
+        return said(CALL_BIND, -EADDRINUSE);
+    f->addr = at;
     f->addr_len = len;
-    if (*port_of(&f->addr) == 0)
-        *port_of(&f->addr) = htons(sim->port_next++);
-    for (uint32_t i = 0; i < sim->files_max; i++) {
-        struct rv_sim_file *other = &sim->files[i];
-        if (other == f || other->kind != RV_SIM_LISTENER || other->fd < 0)
-            continue;
-        if (meets(&other->addr, &f->addr) || meets(&f->addr, &other->addr)) {
-            f->addr_len = 0;
-            return said(CALL_BIND, -EADDRINUSE);
-        }
-    }
     return said(CALL_BIND, 0);
 }
 
 int rv_sim_sys_listen(int fd, int backlog)
 {
+    if (rv_sim_is_real(fd))
+        return said(CALL_LISTEN, listen(fd, backlog) < 0 ? -errno : 0);
     struct rv_sim_file *f = rv_sim_file_of(fd);
     if (!f)
         return said(CALL_LISTEN, -EBADF);
@@ -527,13 +595,14 @@ int rv_sim_sys_shutdown(int fd, int how)
     if (f->kind == RV_SIM_PLAIN && !f->ops)
         return said(CALL_SHUTDOWN, -ENOTCONN);
     if (how == SHUT_RD || how == SHUT_RDWR)
-        f->shut |= SHUT_FOR_READING;
+        f->shut |= RV_SIM_SHUT_READ;
     if (how == SHUT_WR || how == SHUT_RDWR) {
-        f->shut |= SHUT_FOR_WRITING;
+        f->shut |= RV_SIM_SHUT_WRITE;
         finish_sending(f);
     }
     rv_sim_ready(f);
-    return said(CALL_SHUTDOWN, 0);
+    bool none = f->kind == RV_SIM_DGRAM && f->to_len == 0; /* and it is shut down all the same */
+    return said(CALL_SHUTDOWN, none ? -ENOTCONN : 0);
 }
 
 int rv_sim_sys_close(int fd)
@@ -559,7 +628,8 @@ int rv_sim_sys_socket_type(int fd)
     socklen_t len = sizeof type;
     if (rv_sim_is_real(fd))
         return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ? -errno : type;
-    return rv_sim_file_of(fd) ? SOCK_STREAM : -EBADF;
+    const struct rv_sim_file *f = rv_sim_file_of(fd);
+    return !f ? -EBADF : f->kind == RV_SIM_DGRAM ? SOCK_DGRAM : SOCK_STREAM;
 }
 
 int rv_sim_sys_cookie(int fd, uint64_t *ret_cookie)

@@ -181,16 +181,27 @@ static int32_t any_fault(struct rv_sim_op *k)
     return r ? r : fault(k, rate->nomem, ENOMEM);
 }
 
+/* It moves a message, which is whole or not at all. */
+static bool of_messages(const struct rv_sim_op *k)
+{
+    return k->file ? k->file->kind == RV_SIM_DGRAM : rv_sim_real_messages(k->op->fd);
+}
+
 /* The connection may break under it, which is then what it finds. */
 static void break_sometimes(struct rv_sim_op *k, bool send)
 {
     const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
-    if (!k->file)
+    if (!k->file || k->file->kind == RV_SIM_DGRAM)
         return;
     if (fault(k, rate->reset, ECONNRESET) != 0)
         rv_sim_break(k->file, ECONNRESET);
     else if (send && fault(k, rate->pipe, EPIPE) != 0)
         rv_sim_break(k->file, EPIPE);
+}
+
+static int32_t accept_one(struct rv_sim_op *k, bool abort)
+{
+    return k->file ? rv_sim_accept(k->file, abort) : rv_sim_real_accept(k->op->fd, abort);
 }
 
 static void try_accept(struct rv_sim_op *k)
@@ -204,9 +215,12 @@ static void try_accept(struct rv_sim_op *k)
         if (r == 0)
             r = fault(k, rate->nobufs, ENOBUFS);
         if (r == 0)
-            r = rv_sim_accept(k->file, rv_sim_chance(rate->abort));
-        if (r == RV_SIM_WAIT)
+            r = accept_one(k, rv_sim_chance(rate->abort));
+        if (r == RV_SIM_WAIT) {
+            if (!k->file)
+                wait_for_a_step(k);
             return;
+        }
         if (r < 0 || !multi || rv_sim_chance(rate->unmulti)) {
             finish(k, r, 0);
             return;
@@ -217,9 +231,10 @@ static void try_accept(struct rv_sim_op *k)
 
 static void try_connect(struct rv_sim_op *k)
 {
-    static const int errors[] = { ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, ETIMEDOUT };
+    static const int errors[] = { ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, ETIMEDOUT };
     const struct rv_sim_faults *rate = &rv_sim_world->opts.faults;
-    int32_t r = fault(k, rate->refuse, errors[rv_sim_draw(4)]);
+    bool asks_nobody = k->file->kind == RV_SIM_DGRAM;
+    int32_t r = fault(k, rate->refuse, errors[rv_sim_draw(asks_nobody ? 2 : 4)]);
     if (r == 0)
         r = rv_sim_connect(k->file, k->op->addr, (socklen_t)k->op->off);
     uint32_t doubled = k->tries < SYN_DOUBLED_MAX ? k->tries : SYN_DOUBLED_MAX;
@@ -283,13 +298,14 @@ static void try_transfer(struct rv_sim_op *k, bool send)
     struct rv_op *op = k->op;
     unsigned char *mem = NULL;
     uint32_t how = flags_of(op);
+    bool whole_only = of_messages(k);
     for (;;) {
         uint32_t left = piece_at(op, k->moved, &mem);
         int32_t r = any_fault(k);
         if (r == 0 && send)
             r = fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
         if (r == 0) {
-            uint32_t n = some_of(left);
+            uint32_t n = whole_only ? left : some_of(left);
             break_sometimes(k, send);
             r = send ? send_bytes(k, mem, n) : recv_bytes(k, mem, n);
         }
@@ -334,7 +350,8 @@ static int32_t fill_buffer(struct rv_sim_op *k, bool first, uint32_t *ret_flags)
         return RV_SIM_WAIT;
     uint32_t id = sw->provided[sw->provided_first];
     break_sometimes(k, false);
-    r = recv_bytes(k, g->base + (size_t)id * g->bytes, some_of((uint32_t)g->bytes));
+    uint32_t room = (uint32_t)g->bytes;
+    r = recv_bytes(k, g->base + (size_t)id * g->bytes, of_messages(k) ? room : some_of(room));
     if (r <= 0)
         return r;
     if (!rv_sim_canary_now(RV_SIM_EARLY_BUFFER)) {
@@ -392,24 +409,53 @@ static bool writes(const struct rv_req *q)
     }
 }
 
-/* For a socket, which is simulated: those that the io layer makes for itself. */
+static void try_poll(struct rv_sim_op *k, uint32_t events)
+{
+    int32_t r = any_fault(k);
+    if (r == 0)
+        r = rv_sim_poll(k->file) & (int32_t)(events | POLLERR | POLLHUP);
+    if (r != 0)
+        finish(k, r, 0);
+}
+
+/* A message from or to a simulated socket. */
+static void try_message(struct rv_sim_op *k, const struct rv_req *q)
+{
+    struct msghdr *m = (struct msghdr *)(uintptr_t)q->addr;
+    bool send = q->opcode == IORING_OP_SENDMSG;
+    int32_t r = any_fault(k);
+    if (r == 0 && send)
+        r = fault(k, rv_sim_world->opts.faults.nobufs, ENOBUFS);
+    if (r == 0)
+        r = send ? rv_sim_mail_send(k->file, m) : rv_sim_mail_recv(k->file, m, q->op_flags);
+    if (r == RV_SIM_WAIT && q->op_flags & MSG_DONTWAIT)
+        r = -EAGAIN;
+    if (r != RV_SIM_WAIT)
+        finish(k, r, 0);
+}
+
+/* A stream has nothing to say beside its bytes. */
+static void say_plain(struct msghdr *m)
+{
+    m->msg_namelen = 0;
+    m->msg_controllen = 0;
+    m->msg_flags = 0;
+}
+
+/* For a socket that is simulated. */
 static void try_socket_request(struct rv_sim_op *k)
 {
-    const struct rv_req *req = k->op->addr;
-    int32_t r = 0;
-    switch (req->opcode) {
-    case IORING_OP_SENDMSG:
-        try_transfer(k, true);
-        break;
-    case IORING_OP_POLL_ADD:
-        RV_MUST(req->op_flags == POLLIN);
-        r = any_fault(k);
-        if (r == 0 && rv_sim_readable(k->file))
-            r = POLLIN;
-        if (r != 0)
-            finish(k, r, 0);
-        break;
-    default:
+    const struct rv_req *q = k->op->addr;
+    bool message = q->opcode == IORING_OP_SENDMSG || q->opcode == IORING_OP_RECVMSG;
+    if (message && k->file->kind == RV_SIM_DGRAM) {
+        try_message(k, q);
+    } else if (message) {
+        try_transfer(k, q->opcode == IORING_OP_SENDMSG);
+        if (q->opcode == IORING_OP_RECVMSG && k->state == RV_SIM_OP_NONE && k->moved > 0)
+            say_plain((struct msghdr *)(uintptr_t)q->addr);
+    } else if (q->opcode == IORING_OP_POLL_ADD) {
+        try_poll(k, q->op_flags);
+    } else {
         finish(k, -EINVAL, 0);
     }
 }
@@ -431,12 +477,18 @@ static void try_real(struct rv_sim_op *k, const struct rv_req *q)
         wait_for_a_step(k);
 }
 
+/* Descriptors, say, that go with its first byte. */
+static bool brings_more(const struct rv_req *q)
+{
+    return ((const struct msghdr *)(uintptr_t)q->addr)->msg_controllen > 0;
+}
+
 static void try_request(struct rv_sim_op *k)
 {
     const struct rv_req *q = k->op->addr;
     if (k->file)
         try_socket_request(k);
-    else if (q->opcode == IORING_OP_SENDMSG && rv_sim_real_stream(q->fd))
+    else if (q->opcode == IORING_OP_SENDMSG && rv_sim_real_stream(q->fd) && !brings_more(q))
         try_transfer(k, true);
     else
         try_real(k, q);
@@ -534,12 +586,10 @@ static bool wait_at(struct rv_sim_op *k, struct rv_sim_file *f)
     return true;
 }
 
-/* Bytes go to and from real descriptors, too; what makes connections is played. */
+/* All but connections over TCP, which are played; those of Unix sockets are requests. */
 static bool may_be_real(const struct rv_op *op)
 {
-    bool connects = op->code == RV_OP_ACCEPT || op->code == RV_OP_ACCEPT_MULTI ||
-                    op->code == RV_OP_CONNECT;
-    return op->code == RV_OP_REQUEST || (rv_sim_is_real(op->fd) && !connects);
+    return op->code == RV_OP_REQUEST || (rv_sim_is_real(op->fd) && op->code != RV_OP_CONNECT);
 }
 
 /* The answer that was put into its mouth, see rv_sim_answer(). */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim_real.c -- descriptors that the simulation does not play: files, pipes, Unix sockets, programs.
+ * sim_real.c -- descriptors that the simulation does not play: files, pipes, Unix sockets and
+ * programs.
  *
  * They are the process's own, and what is done to them is done, by the one thread there is and
  * never so that it waits. All that differs from run to run is when, how much at a time, and what
@@ -13,6 +14,14 @@
  *     done whatever they could do by themselves, and sleep or have ended: so what is found does not
  *     depend on how fast they are. That holds for programs that wait for nothing but their input
  *     and output; one that sleeps by the clock, or for a child of its own, is as good as dead here.
+ *     A signal finds them so, too: rv_proc_before_kill().
+ *     What programs do to each other is not drawn, and so may differ from run to run. In a chain
+ *     whose pipes fill up, reader and writer are both able to go on, and in what pieces the bytes
+ *     come out, or whether the writer is done before its reader ends, is a race; and one that
+ *     writes to a program that ends unasked is ended by SIGPIPE, or was quicker. So who wants the
+ *     same run again feeds a chain less than a pipe holds, page by page (a page takes one place of
+ *     sixteen even if it is half full: 32 KiB at most), and makes nothing of how any but the last
+ *     of its programs ended. A program by itself may have as many bytes as it likes.
  * (3) No call waits: a pipe that is ready takes a page at least, and sockets and splices are told.
  *
  * Threads: the simulation's.
@@ -103,15 +112,17 @@ void rv_sim_settle(void)
 
 /* ---- calls that do not wait ------------------------------------------------------------------ */
 
+/* 0: an eventfd, a timerfd, a signalfd, an inotify. What is not open is taken for a file: the call
+ * says so. */
 static mode_t kind_of(int fd)
 {
     struct stat st;
-    return fstat(fd, &st) < 0 ? 0 : st.st_mode & S_IFMT;
+    return fstat(fd, &st) < 0 ? S_IFREG : st.st_mode & S_IFMT;
 }
 
 static bool never_waits(mode_t kind)
 {
-    return kind == 0 || kind == S_IFREG || kind == S_IFDIR || kind == S_IFBLK;
+    return kind == S_IFREG || kind == S_IFDIR || kind == S_IFBLK;
 }
 
 static int socket_type(int fd)
@@ -124,6 +135,12 @@ static int socket_type(int fd)
 bool rv_sim_real_stream(int fd)
 {
     return socket_type(fd) == SOCK_STREAM;
+}
+
+bool rv_sim_real_messages(int fd)
+{
+    int type = socket_type(fd);
+    return type >= 0 && type != SOCK_STREAM;
 }
 
 bool rv_sim_real_ready(int fd, short events)
@@ -205,8 +222,47 @@ static int32_t move_bytes(struct rv_req *q, bool write, uint32_t (*some)(uint32_
         return plainly(q);
     if (!rv_sim_real_ready(q->fd, write ? POLLOUT : POLLIN))
         return RV_SIM_WAIT;
-    q->len = some(write && q->len > PAGE ? PAGE : q->len); /* (3) */
+    if (kind != 0 && !rv_sim_real_messages(q->fd))
+        q->len = some(write && q->len > PAGE ? PAGE : q->len); /* (3) */
     return plainly(q);
+}
+
+int32_t rv_sim_real_accept(int fd, bool abort)
+{
+    if (!rv_sim_real_ready(fd, POLLIN))
+        return RV_SIM_WAIT;
+    int32_t r = told(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+    if (r >= 0 && abort) {
+        close(r);
+        return -ECONNABORTED;
+    }
+    return r;
+}
+
+/* It says EAGAIN where the listener has no room. */
+static int32_t connect_now(const struct rv_req *q)
+{
+    int flags = fcntl(q->fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    fcntl(q->fd, F_SETFL, flags | O_NONBLOCK);
+    const struct sockaddr *to = (const struct sockaddr *)(uintptr_t)q->addr;
+    int32_t r = told(connect(q->fd, to, (socklen_t)q->off));
+    fcntl(q->fd, F_SETFL, flags);
+    return r;
+}
+
+/* A message, and the canary for what is received. */
+static int32_t message_now(struct rv_req *q)
+{
+    const struct msghdr *m = (const struct msghdr *)(uintptr_t)q->addr;
+    q->op_flags = (q->op_flags & ~(uint32_t)MSG_WAITALL) | MSG_DONTWAIT;
+    rv_sim_settle();
+    int32_t n = plainly(q);
+    if (q->opcode == IORING_OP_RECVMSG && n > 0 && m->msg_iov[0].iov_len > 0 &&
+        rv_sim_canary_now(RV_SIM_WRONG_BYTE))
+        *(unsigned char *)m->msg_iov[0].iov_base ^= 0x20;
+    return n;
 }
 
 static int32_t poll_now(const struct rv_req *q)
@@ -244,9 +300,9 @@ int32_t rv_sim_real_request(const struct rv_req *request, uint32_t (*some)(uint3
         return move_bytes(&q, true, some);
     case IORING_OP_SENDMSG:
     case IORING_OP_RECVMSG:
-        q.op_flags = (q.op_flags & ~(uint32_t)MSG_WAITALL) | MSG_DONTWAIT;
-        rv_sim_settle();
-        return plainly(&q);
+        return message_now(&q);
+    case IORING_OP_CONNECT:
+        return connect_now(&q);
     case IORING_OP_SPLICE:
     case IORING_OP_TEE:
         q.op_flags |= SPLICE_F_NONBLOCK;

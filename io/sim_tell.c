@@ -49,19 +49,25 @@ static void tell_op(struct rv_sim *sim, const struct rv_sim_op *k)
 
 static void tell_file(struct rv_sim *sim, struct rv_sim_file *f)
 {
+    static const char *const kinds[] = { "free", "plain", "connecting", "listens", "stream",
+                                         "datagrams" };
     if (f->kind == RV_SIM_FREE)
         return;
     struct rv_fd *slot = f->fd >= 0 ? rv_fd_slot(f->fd) : NULL;
     tell(sim, "socket %llu: fd %d, %s%s, peer %llu, %u of %u bytes arrived, room for %u%s%s, "
          "shut %u, %u ops; its slot says %#llx, unread %u leases, a reader: %s, writers: %s",
          (unsigned long long)f->cookie, f->fd,
-         f->kind == RV_SIM_LISTENER ? "listens" : f->kind == RV_SIM_STREAM ? "stream" : "plain",
+         kinds[f->kind],
          f->dead ? ", reset" : "", f->peer ? (unsigned long long)f->peer->cookie : 0ULL,
          f->in.arrived, f->in.sent, f->in.cap - f->in.sent, f->in.fin ? ", the end was sent" : "",
          f->in.eof ? " and arrived" : "", f->shut, f->ops_held,
          slot ? (unsigned long long)rv_load_relaxed(&slot->word) : 0ULL,
          slot ? slot->unread_bufs : 0, slot && slot->reader ? "waits" : "none",
          slot && slot->turns ? "wait" : "none");
+    if (f->kind == RV_SIM_DGRAM)
+        tell(sim, "socket %llu: %u of %u messages arrived, room for %u, connected to %s",
+             (unsigned long long)f->cookie, f->box.arrived, f->box.n, f->box.cap - f->box.n,
+             f->to_len ? "somebody" : "nobody");
 }
 
 void rv_sim_tell(struct rv_sim *sim)

@@ -5,7 +5,7 @@
  *     sim.c          the world: draws, events, the clock, whose turn it is; rv_sim_run
  *     engine_sim.c   what a worker sees of it: the two tables
  *     sim_op.c       what becomes of an op once it is the kernel's
- *     sim_net.c      sockets
+ *     sim_net.c      sockets; sim_dgram.c: those of datagrams
  *     sim_real.c     descriptors that are not played; sim_pool.c: the pool for calls that block
  *     sim_heap.c     what is due; sim_tell.c: how things stand when it got stuck
  *
@@ -63,7 +63,12 @@ enum rv_sim_file_kind {
     RV_SIM_CONNECTING, /* a connect waits for room in the listener's queue */
     RV_SIM_LISTENER,
     RV_SIM_STREAM,
+    RV_SIM_DGRAM,
 };
+
+/* What has been shut down, in rv_sim_file.shut. */
+#define RV_SIM_SHUT_READ 1
+#define RV_SIM_SHUT_WRITE 2
 
 /* One direction of a connection, seen from its reader.
  *
@@ -79,9 +84,19 @@ struct rv_sim_pipe {
     bool one_byte; /* they arrive one by one */
 };
 
+struct rv_sim_mail; /* a datagram */
+
+/* The datagrams for one socket, see sim_dgram.c. */
+struct rv_sim_box {
+    struct rv_sim_mail *first;
+    uint32_t n, arrived, cap;
+    bool moving;  /* an arrival is due */
+    bool crowded; /* somebody waits for room */
+};
+
 struct rv_sim_file {
     uint8_t kind;              /* enum rv_sim_file_kind */
-    uint8_t shut;              /* 1: for reading, 2: for writing */
+    uint8_t shut;              /* RV_SIM_SHUT_* */
     bool dead;                 /* the connection was reset */
     bool breaking;             /* a reset is due */
     int err;                   /* what the next op hears of that */
@@ -93,6 +108,9 @@ struct rv_sim_file {
     struct rv_sim_pipe in;
     struct sockaddr_storage addr;
     socklen_t addr_len;        /* 0: not bound */
+    struct rv_sim_box box;
+    struct sockaddr_storage to; /* whom a socket of datagrams is connected to */
+    socklen_t to_len;          /* 0: nobody */
     struct rv_sim_file *queue_first, *queue_last, *queue_next; /* connected and not accepted */
     uint32_t queued, backlog;
     struct rv_sim_op *ops;     /* waiting here */
@@ -259,9 +277,13 @@ void rv_sim_look(void);
 /* Descriptors below RV_SIM_FD_FIRST are the process's own. None of these waits: RV_SIM_WAIT. */
 bool rv_sim_is_real(int fd);
 bool rv_sim_real_stream(int fd);
+/* A socket that keeps the borders of messages. */
+bool rv_sim_real_messages(int fd);
 bool rv_sim_real_ready(int fd, short events);
 int32_t rv_sim_real_recv(int fd, void *to, uint32_t len, uint32_t flags);
 int32_t rv_sim_real_send(int fd, const void *from, uint32_t len, uint32_t flags);
+/* abort: the next connection is lost instead. */
+int32_t rv_sim_real_accept(int fd, bool abort);
 /* What a request comes to; some: less of it may be done. */
 int32_t rv_sim_real_request(const struct rv_req *q, uint32_t (*some)(uint32_t len));
 /* Programs have done what they can do by themselves. */
@@ -290,8 +312,17 @@ int32_t rv_sim_recv(struct rv_sim_file *f, void *to, uint32_t len);
 int32_t rv_sim_send(struct rv_sim_file *f, const void *from, uint32_t len);
 /* A recv would not wait. */
 bool rv_sim_readable(const struct rv_sim_file *f);
+/* What poll(2) tells of it, POLLERR and POLLHUP too. */
+short rv_sim_poll(struct rv_sim_file *f);
 /* The connection breaks, here now and over there soon. */
 void rv_sim_break(struct rv_sim_file *f, int err);
+
+/* A port that nobody has, in the network's order; and what addresses are. */
+uint16_t rv_sim_free_port(void);
+uint16_t *rv_sim_port_of(struct sockaddr_storage *a);
+bool rv_sim_is_any(const struct sockaddr_storage *a);
+/* What is sent to `to` reaches the socket bound to `at`. */
+bool rv_sim_meets(struct sockaddr_storage *at, struct sockaddr_storage *to);
 
 int rv_sim_sys_socket(int family, int type, int protocol);
 int rv_sim_sys_bind(int fd, const struct sockaddr *addr, socklen_t len);
@@ -301,5 +332,17 @@ int rv_sim_sys_shutdown(int fd, int how);
 int rv_sim_sys_close(int fd);
 int rv_sim_sys_socket_type(int fd);
 int rv_sim_sys_cookie(int fd, uint64_t *ret_cookie);
+
+/* ---- sim_dgram.c ----------------------------------------------------------------------------- */
+
+/* For files that are RV_SIM_DGRAM: a fresh one, the end of one, and what is due for it. */
+void rv_sim_mail_open(struct rv_sim_file *f);
+void rv_sim_mail_drop(struct rv_sim_file *f);
+void rv_sim_mail_due(struct rv_sim_file *f, const struct rv_sim_due *due);
+/* What Linux would say, or RV_SIM_WAIT. */
+int32_t rv_sim_mail_connect(struct rv_sim_file *f, const struct sockaddr *addr, socklen_t len);
+int32_t rv_sim_mail_send(struct rv_sim_file *f, const struct msghdr *m);
+int32_t rv_sim_mail_recv(struct rv_sim_file *f, struct msghdr *m, uint32_t flags);
+short rv_sim_mail_poll(struct rv_sim_file *f);
 
 #endif

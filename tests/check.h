@@ -40,8 +40,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A deadline for what must end otherwise (needs reeve/time.h): it passes only where something hangs,
- * however busy the machine is, and before the test's own limit. */
+/* A deadline for what must end otherwise (needs reeve/time.h): it passes only where something
+ * hangs, however busy the machine is, and before the test's own limit. */
 #define LONG reeve_in(120 * REEVE_SEC)
 
 #ifndef CHECK_SECONDS
