@@ -3,12 +3,11 @@
  * sim_test.c -- the library under the simulated engine, thousands of times, each time differently.
  */
 #define CHECK_MAIN
+#include "tests/io/sim_canary.h"
 #include "tests/io/sim_echo.h"
 #include "tests/io/sim_files.h"
 #include "tests/io/sim_sink.h"
 #include "tests/io/sim_tasks.h"
-
-#include <fcntl.h>
 
 TEST(tasks_keep_their_promises_under_every_seed)
 {
@@ -301,36 +300,6 @@ TEST(one_simulation_runs_at_a_time)
 }
 
 /* ---- planted bugs: a harness that cannot fail proves nothing --------------------------------- */
-
-#define CANARY_SEEDS 24
-
-/* The run ended badly, in a process of its own that keeps silent about it. */
-static bool is_noticed(seeds_run *run, uint64_t seed, enum rv_sim_canary canary, unsigned every)
-{
-    fflush(NULL);
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        int null = open("/dev/null", O_WRONLY);
-        setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
-        dup2(null, STDERR_FILENO);
-        struct rv_sim_opts opts = { .seed = seed, .canary = canary, .canary_every = every };
-        struct rv_sim_result result;
-        run(seed, &opts, &result);
-        _exit(0);
-    }
-    int status;
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    return status != 0;
-}
-
-static int times_noticed(seeds_run *run, enum rv_sim_canary canary, unsigned every)
-{
-    int noticed = 0;
-    for (uint64_t seed = 1; seed <= CANARY_SEEDS; seed++)
-        noticed += is_noticed(run, seed, canary, every);
-    return noticed;
-}
 
 TEST(a_lost_completion_is_noticed)
 {
