@@ -86,7 +86,7 @@ static int last_one(void *arg)
     pthread_t thread;
     peer_send(p.peer, "x", 1);
     CHECK_EQ(reeve_buf_recv(p.fd, &held, LONG), 1);
-    peer_send(p.peer, "y", 1);
+    pair_send(&p, "y", 1);
     CHECK_EQ(reeve_buf_recv(p.fd, &b, SOON), -ETIMEDOUT); /* starved: the only one is held */
     CHECK_EQ(COUNTER(starved), 1);
     CHECK_EQ(pthread_create(&thread, NULL, return_from_outside, held), 0);
@@ -148,7 +148,7 @@ static int crowd(void *arg)
         reeve_buf_return(b[i % 2]);
     }
     for (int i = 0; i < CROWD; i++)
-        peer_send(p[i].peer, "x", 1);
+        pair_send(&p[i], "x", 1);
     for (int i = 0; i < CROWD; i++)
         CHECK_EQ(reeve_buf_recv(p[i].fd, &b[i], LONG), 1);
     CHECK_GE(g->window, 2);
@@ -274,6 +274,13 @@ static int borrow_one(void *arg)
     return 0;
 }
 
+/* Until one more has queued. */
+static void await_lease_wait(uint64_t before)
+{
+    while (COUNTER(lease_waits) == before)
+        CHECK_EQ(reeve_sleep(0), 0);
+}
+
 static int waits(void *arg)
 {
     (void)arg;
@@ -285,8 +292,9 @@ static int waits(void *arg)
     CHECK_EQ(reeve_buf_borrow(&b, SOON), -ETIMEDOUT);
     CHECK_EQ(reeve_buf_borrow(&b, REEVE_POLL), -ETIMEDOUT);
     for (int i = 0; i < 3; i++) {
+        uint64_t before = COUNTER(lease_waits);
         CHECK_EQ(reeve_spawn(NULL, borrow_one, &who[i], .group = &g), 0);
-        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+        await_lease_wait(before);
     }
     reeve_buf_return(out[0]);
     reeve_buf_return(out[1]);
@@ -317,8 +325,9 @@ static int cancelled_borrower(void *arg)
     struct borrower who = { 0 };
     reeve_task *t;
     CHECK_EQ(reeve_buf_borrow(&out, LONG), 0);
+    uint64_t before = COUNTER(lease_waits);
     CHECK_EQ(reeve_spawn(&t, borrow_one, &who), 0);
-    CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+    await_lease_wait(before);
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(who.result, -ECANCELED);

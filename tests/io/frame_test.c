@@ -523,7 +523,7 @@ static int other_rule(void *arg)
     CHECK_EQ(reeve_reader_until(&r, NULL, 1, &rec, LONG), -EINVAL);
     CHECK_EQ(reeve_reader_sized(&r, 0, &rec, LONG), -EINVAL);
     CHECK_EQ(reeve_reader_sized(&r, REEVE_LEN_VARINT + 1, &rec, LONG), -EINVAL);
-    peer_send(p.peer, "abcd", 4);
+    pair_send(&p, "abcd", 4);
     CHECK_EQ(reeve_reader_line(&r, &rec, SOON), -ETIMEDOUT);
     CHECK_EQ(reeve_reader_bytes(&r, 2, &rec, LONG), -EINVAL); /* it is within a line */
     CHECK_EQ(reeve_reader_until(&r, "\n", 1, &rec, LONG), -EINVAL);
@@ -534,8 +534,8 @@ static int other_rule(void *arg)
     CHECK_EQ(reeve_reader_rest(&r, &rec), 1);
     CHECK_MEM_EQ(rec.data, "abcd", 4);
     peer_send(p.peer, "too long--short--", 17);
-    CHECK_EQ(reeve_reader_until(&r, "+-", 2, &rec, SOON), -EMSGSIZE);
-    CHECK_EQ(reeve_reader_until(&r, "--", 2, &rec, SOON), -EINVAL); /* that was another one */
+    CHECK_EQ(reeve_reader_until(&r, "+-", 2, &rec, LONG), -EMSGSIZE);
+    CHECK_EQ(reeve_reader_until(&r, "--", 2, &rec, LONG), -EINVAL); /* that was another one */
     CHECK_EQ(reeve_reader_rest(&r, &rec), 0);
     reeve_reader_finish(&r);
     pair_close(&p);

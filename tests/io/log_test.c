@@ -11,7 +11,6 @@
 #include "mem/fault.h"
 #include "tests/io/pair.h"
 #include "tests/io/scratch.h"
-#include "tests/turns.h"
 
 #define SOON reeve_in(2 * REEVE_MS)
 
@@ -117,7 +116,8 @@ TEST(what_is_no_log_is_not_opened)
 
 /* ---- many tasks ------------------------------------------------------------------------------ */
 
-enum { TASKS = 64, EACH = 40 };
+/* A few where each record has a sync of its own: a disk may need a tenth of a second for one. */
+enum { TASKS = 64, FEW = 8, EACH = 40 };
 
 struct appender {
     reeve_log *log;
@@ -171,24 +171,25 @@ static void check_records(const RV_ATOMIC(unsigned char) *place, int tasks)
     free(text);
 }
 
-static struct reeve_log_stats append_by_many(int later_each, const struct reeve_log_opts *more)
+static struct reeve_log_stats append_by_many(int tasks, int later_each,
+                                             const struct reeve_log_opts *more)
 {
     struct appender a[TASKS];
     struct reeve_group g = { 0 };
     struct reeve_log_opts opts = *more;
-    RV_ATOMIC(unsigned char) *place = calloc(TASKS * EACH * 128, sizeof *place);
+    RV_ATOMIC(unsigned char) *place = calloc((size_t)tasks * EACH * 128, sizeof *place);
     reeve_log *log;
     opts.path = scratch("log");
     CHECK_EQ(reeve_log_open(&log, &opts, LONG), 0);
-    for (int i = 0; i < TASKS; i++) {
+    for (int i = 0; i < tasks; i++) {
         a[i] = (struct appender){ log, i, later_each, place };
         CHECK_EQ(reeve_spawn(NULL, append_records, &a[i], .group = &g), 0);
     }
     CHECK_EQ(reeve_group_wait(&g, LONG), 0);
     struct reeve_log_stats st = stats(log);
-    CHECK_EQ(st.records, TASKS * EACH);
+    CHECK_EQ(st.records, tasks * EACH);
     CHECK_EQ(reeve_log_close(log, LONG), 0);
-    check_records(place, TASKS);
+    check_records(place, tasks);
     free(place);
     CHECK_EQ(reeve_unlink(scratch("log"), LONG), 0);
     return st;
@@ -197,7 +198,7 @@ static struct reeve_log_stats append_by_many(int later_each, const struct reeve_
 static int together(void *arg)
 {
     (void)arg;
-    struct reeve_log_stats st = append_by_many(0, &(struct reeve_log_opts){ 0 });
+    struct reeve_log_stats st = append_by_many(TASKS, 0, &(struct reeve_log_opts){ 0 });
     /* The first of each round may be alone; the others gather while it is written. */
     CHECK_LE(st.syncs, st.records / 8);
     CHECK_LE(st.writes, st.records / 8);
@@ -213,12 +214,12 @@ TEST(appends_of_many_tasks_share_writes_and_syncs)
 static int mixed(void *arg)
 {
     (void)arg;
-    append_by_many(2, &(struct reeve_log_opts){ 0 });
-    struct reeve_log_stats st = append_by_many(1, &(struct reeve_log_opts){ 0 });
+    append_by_many(TASKS, 2, &(struct reeve_log_opts){ 0 });
+    struct reeve_log_stats st = append_by_many(TASKS, 1, &(struct reeve_log_opts){ 0 });
     CHECK_EQ(st.syncs, 0); /* nobody asked for one */
-    st = append_by_many(1, &(struct reeve_log_opts){ .unsynced_bytes = 2000 });
+    st = append_by_many(TASKS, 1, &(struct reeve_log_opts){ .unsynced_bytes = 2000 });
     CHECK_GE(st.syncs, st.bytes / (2000 + TASKS * 128)); /* the bound did */
-    append_by_many(3, &(struct reeve_log_opts){ .batch_bytes = 1 });
+    append_by_many(FEW, 3, &(struct reeve_log_opts){ .batch_bytes = 1 });
     return 0;
 }
 
@@ -231,8 +232,9 @@ TEST(records_that_may_be_late_do_not_wait_for_the_disk)
 static int one_by_one(void *arg)
 {
     (void)arg;
-    struct reeve_log_stats st = append_by_many(0, &(struct reeve_log_opts){ .batch_bytes = 1 });
-    CHECK_EQ(st.writes, st.records); /* each one alone */
+    struct reeve_log_opts each_alone = { .batch_bytes = 1 };
+    struct reeve_log_stats st = append_by_many(FEW, 0, &each_alone);
+    CHECK_EQ(st.writes, st.records);
     return 0;
 }
 
@@ -384,9 +386,12 @@ TEST(who_leaves_the_queue_is_not_in_the_log)
     RUN(leave, .workers = 2);
 }
 
+static RV_ATOMIC(int) begun;
+
 static int never_in(void *arg)
 {
     struct one *o = arg;
+    rv_store_release(&begun, 1);
     while (reeve_sleep(0) == 0)
         ;
     return append_text(o);
@@ -398,8 +403,10 @@ static int cancelled(void *arg)
     reeve_log *log = open_log("log");
     struct one o = { log, "never", LONG, 1 };
     reeve_task *t;
+    rv_store_relaxed(&begun, 0);
     CHECK_EQ(reeve_spawn(&t, never_in, &o), 0);
-    give_turns();
+    while (!rv_load_acquire(&begun)) /* who is cancelled before never begins */
+        CHECK_EQ(reeve_sleep(0), 0);
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(o.result, -ECANCELED);
@@ -549,9 +556,10 @@ TEST(zeroes_ahead_are_replaced_and_what_is_left_is_cut_off)
 static int ahead_of_many(void *arg)
 {
     (void)arg;
-    append_by_many(0, &(struct reeve_log_opts){ .ahead_bytes = 4096 }); /* often at their end */
-    append_by_many(2, &(struct reeve_log_opts){ .ahead_bytes = AHEAD });
-    append_by_many(3, &(struct reeve_log_opts){ .ahead_bytes = AHEAD, .batch_bytes = 1 });
+    /* Often at their end. */
+    append_by_many(TASKS, 0, &(struct reeve_log_opts){ .ahead_bytes = 4096 });
+    append_by_many(TASKS, 2, &(struct reeve_log_opts){ .ahead_bytes = AHEAD });
+    append_by_many(FEW, 3, &(struct reeve_log_opts){ .ahead_bytes = AHEAD, .batch_bytes = 1 });
     return 0;
 }
 
@@ -876,12 +884,14 @@ static int close_in_use(void *arg)
 {
     (void)arg;
     reeve_log *log = open_log("log");
-    struct one o = { log, "x", LONG, 0 };
-    CHECK_EQ(reeve_spawn(NULL, append_text, &o), 0);
-    while (stats(log).writes == 0)
-        CHECK_EQ(reeve_sleep(0), 0);
-    while (stats(log).syncs == 0) /* its sync takes a while */
-        CHECK_EQ(reeve_sleep(0), 0);
+    struct one o;
+    do { /* until a sync takes so long that it is seen */
+        o = (struct one){ log, "x", LONG, -1 };
+        uint64_t syncs = stats(log).syncs;
+        CHECK_EQ(reeve_spawn(NULL, append_text, &o), 0);
+        while (stats(log).syncs == syncs)
+            CHECK_EQ(reeve_sleep(0), 0);
+    } while (o.result >= 0);
     reeve_log_close(log, LONG);
     return 0;
 }

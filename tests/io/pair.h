@@ -3,8 +3,9 @@
  * pair.h -- what the tests of the io layer share: a runtime to run in, and a connection of which
  * one end is reeve's and the other a plain socket that the test drives by system calls.
  *
- * On loopback a connect is complete before anybody accepts and a send has arrived when it returns,
- * so most tests need no second thread.
+ * On loopback a connect is complete before anybody accepts and a send has mostly arrived when it
+ * returns, so most tests need no second thread. Mostly: a busy kernel leaves it to a thread of its
+ * own. Who then looks without waiting sends by pair_send().
  */
 #ifndef TESTS_IO_PAIR_H
 #define TESTS_IO_PAIR_H
@@ -15,11 +16,14 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <reeve/reeve.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include "io/fdtab.h"
 #include "io/io.h"
+#include "sched/scope.h"
+#include "sched/wait.h"
 #include "sched/worker.h"
 #include "tests/check.h"
 #include "tests/io/uring.h"
@@ -102,6 +106,26 @@ static inline void peer_send(int fd, const void *data, size_t len)
     CHECK_EQ(send(fd, data, len, MSG_NOSIGNAL), (ssize_t)len);
 }
 
+/* How many bytes have come in at a TCP socket, read or not: tcpi_bytes_received, which the struct
+ * of older libcs ends before. */
+static inline uint64_t bytes_come(int fd)
+{
+    uint64_t info[17];
+    socklen_t len = sizeof info;
+    CHECK_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len), 0);
+    CHECK_EQ(len, sizeof info);
+    return info[16];
+}
+
+/* Sends, and returns when all of it has come in. What was sent before has. */
+static inline void pair_send(const struct pair *p, const void *data, size_t len)
+{
+    uint64_t before = bytes_come(p->fd);
+    peer_send(p->peer, data, len);
+    while (bytes_come(p->fd) < before + len)
+        sched_yield();
+}
+
 /* The next close sends a reset instead of an end. */
 static inline void peer_reset(int fd)
 {
@@ -158,6 +182,16 @@ static inline void await_waiter(int fd, enum waiting what)
             return;
         CHECK_EQ(reeve_sleep(0), 0);
     }
+}
+
+/* Lets others run until a task has begun and waits, or is over. For a task that waits nowhere but
+ * where it is to be found. */
+static inline void await_asleep(const reeve_task *handle)
+{
+    struct rv_task *t = rv_task_of(my_io()->io->sched, handle, "await_asleep");
+    while ((rv_load_acquire(&t->ww) & 3) != RV_WW_PARKED &&
+           !(rv_load_acquire(&t->st) & RV_ST_DONE))
+        CHECK_EQ(reeve_sleep(0), 0);
 }
 
 /* Whether the number is open, in the eyes of the kernel. */

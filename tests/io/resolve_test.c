@@ -9,7 +9,6 @@
 #include "io/sim.h"
 #include "mem/fault.h"
 #include "tests/io/names.h"
-#include "tests/turns.h"
 
 #define SOON reeve_in(3 * REEVE_MS)
 
@@ -502,9 +501,12 @@ TEST(lookups_that_hang_leave_half_of_the_pool_to_others)
     RUN(leaves_half, .workers = 1, .offload_max = 4);
 }
 
+static RV_ATOMIC(bool) begun;
+
 static int ask_when_cancelled(void *arg)
 {
     struct asker *a = arg;
+    rv_store_release(&begun, true);
     while (reeve_sleep(0) == 0)
         ;
     return ask_it(a);
@@ -517,7 +519,8 @@ static int already_cancelled(void *arg)
     struct asker a = { .host = "a.test" };
     reeve_task *t;
     CHECK_EQ(reeve_spawn(&t, ask_when_cancelled, &a), 0);
-    give_turns();
+    while (!rv_load_acquire(&begun)) /* who is cancelled before never begins */
+        CHECK_EQ(reeve_sleep(0), 0);
     reeve_cancel(t);
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
     CHECK_EQ(a.result, -ECANCELED);
@@ -648,6 +651,7 @@ enum { ASKERS = 24, HOSTS = 6 };
 #define BUSY_NS (600 * REEVE_MS)
 
 static RV_ATOMIC(uint64_t) told[3]; /* answers, deadlines, cancellations */
+static RV_ATOMIC(bool) enough;      /* of each */
 
 /* Answers, refusals and failures, at once or after a moment, by the name and the turn. */
 static int moody_lookup(const char *host, struct rv_names *ret)
@@ -668,7 +672,7 @@ static int asks_on(void *arg)
     struct asker *a = arg;
     uint32_t random = (uint32_t)(uintptr_t)a->host;
     char host[] = "?.test";
-    while (reeve_now() < a->until) {
+    while (!rv_load_relaxed(&enough)) {
         random = random * 1103515245u + 12345;
         host[0] = (char)('a' + (random >> 16) % HOSTS);
         int64_t wait = (random >> 20) % 4 ? 20 * REEVE_SEC : (random >> 8) % 100000;
@@ -695,17 +699,21 @@ static int busy(void *arg)
     reeve_time end = reeve_in(BUSY_NS);
     static struct asker a[ASKERS];
     reeve_task *t[ASKERS];
+    rv_store_relaxed(&enough, false);
     for (int i = 0; i < ASKERS; i++) {
-        a[i] = (struct asker){ .host = (char *)(uintptr_t)(i + 1), .until = end };
+        a[i] = (struct asker){ .host = (char *)(uintptr_t)(i + 1) };
         CHECK_EQ(reeve_spawn(&t[i], asks_on, &a[i]), 0);
     }
-    for (uint32_t i = 0; reeve_now() < end; i = (i + 1) % ASKERS) {
+    for (uint32_t i = 0; reeve_now() < end || !count(&told[0]) || !count(&told[1]) ||
+                         !count(&told[2]);
+         i = (i + 1) % ASKERS) {
         CHECK_EQ(reeve_sleep(reeve_in(100 * REEVE_US)), 0);
         reeve_cancel(t[i]);
         CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
         CHECK_EQ(reeve_spawn(&t[i], asks_on, &a[i]), 0);
         CHECK_LE(known_now(r), 3);
     }
+    rv_store_relaxed(&enough, true);
     for (int i = 0; i < ASKERS; i++)
         CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
     await_idle(r);

@@ -140,17 +140,14 @@ static int coalesced(void *arg)
     (void)arg;
     struct pair p = pair_make();
     struct writing first = { p.fd, '*', STUCK, 0, LONG }, w[QUEUED];
-    struct reeve_group g = { 0 };
-    reeve_task *t;
+    reeve_task *t, *u[QUEUED];
     CHECK_EQ(reeve_spawn(&t, write_letters, &first), 0);
     await_waiter(p.fd, AN_OP);
     for (int i = 0; i < QUEUED; i++) {
         w[i] = (struct writing){ p.fd, (char)('a' + i), (size_t)(100 + i), 0, LONG };
-        CHECK_EQ(reeve_spawn(NULL, write_letters, &w[i], .group = &g), 0);
-        await_waiter(p.fd, A_TURN);
+        CHECK_EQ(reeve_spawn(&u[i], write_letters, &w[i]), 0);
+        await_asleep(u[i]); /* behind the others */
     }
-    for (int i = 0; i < 100; i++)
-        CHECK_EQ(reeve_sleep(0), 0);
     uint64_t before = COUNTER(ops);
     static char buf[65536];
     size_t total = STUCK, got = 0;
@@ -170,9 +167,9 @@ static int coalesced(void *arg)
         CHECK_EQ(reeve_sleep(0), 0);
     }
     CHECK_EQ(reeve_join(t, NULL, LONG), 0);
-    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
     CHECK_EQ(first.result, STUCK);
     for (int i = 0; i < QUEUED; i++) {
+        CHECK_EQ(reeve_join(u[i], NULL, LONG), 0);
         CHECK_EQ(w[i].result, (ssize_t)w[i].len);
         CHECK_EQ(seen['a' + i], w[i].len);
     }
@@ -217,7 +214,7 @@ static int leave_early(void *arg)
         w[i] = (struct writing){ p.fd, (char)('a' + i), 1000, 0, LONG };
         w[i].until = i == 2 ? reeve_in(50 * REEVE_MS) : LONG;
         CHECK_EQ(reeve_spawn(&t[i], write_letters, &w[i]), 0);
-        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+        await_asleep(t[i]);
     }
     CHECK_EQ(rv_writer_end(my_io(), &turn), false); /* the first takes the others along */
     await_waiter(p.fd, AN_OP);
@@ -312,19 +309,20 @@ static int closed_together(void *arg)
     struct pair p = full_pair();
     struct rv_writer turn;
     struct writing w[5];
-    struct reeve_group g = { 0 };
+    reeve_task *t[5];
     CHECK_EQ(rv_writer_begin(my_io(), p.fd, INT64_MAX, &turn), 0);
     for (int i = 0; i < 5; i++) {
         w[i] = (struct writing){ p.fd, (char)('a' + i), 1000, 0, LONG };
-        CHECK_EQ(reeve_spawn(NULL, write_letters, &w[i], .group = &g), 0);
-        CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
+        CHECK_EQ(reeve_spawn(&t[i], write_letters, &w[i]), 0);
+        await_asleep(t[i]);
     }
     CHECK_EQ(rv_writer_end(my_io(), &turn), false);
     await_waiter(p.fd, AN_OP);
     CHECK_EQ(reeve_close(p.fd), 0);
-    CHECK_EQ(reeve_group_wait(&g, LONG), 0);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 5; i++) {
+        CHECK_EQ(reeve_join(t[i], NULL, LONG), 0);
         CHECK_EQ(w[i].result, -ECANCELED);
+    }
     await_closed(p.fd);
     p.fd = -1;
     pair_close(&p);
