@@ -223,6 +223,8 @@ static void measure(struct loader *l, struct epoll_event *events)
         l->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
         l->measured_ns = (now < end_ns ? now : end_ns) - from;
     }
+    if (config.rate > 0 && l->conns_n && !interrupted)
+        (void)open_due(l, end_ns - 1); /* what came due while this thread stood still: (3) */
     finish(l, events, now);
 }
 

@@ -87,6 +87,9 @@ static void end_conn(struct conn *c)
     struct rv_server *sv = c->sv;
     struct rv_worker *w = rv_worker_self();
     reeve_close(c->fd);
+    /* Before its place is given away, so that nobody ever counts more than conns_max. */
+    rv_sub_relaxed(&sv->rt->threads[c->worker].conns, 1u);
+    rv_sub_relaxed(&sv->rt->conns_live, (uint64_t)1);
     rv_lock_acquire(&sv->lock);
     if (c->next)
         c->next->prev = c->prev;
@@ -98,8 +101,6 @@ static void end_conn(struct conn *c)
     uint64_t waiter = sv->waiter;
     sv->waiter = 0;
     rv_lock_release(&sv->lock);
-    rv_sub_relaxed(&sv->rt->threads[c->worker].conns, 1u);
-    rv_sub_relaxed(&sv->rt->conns_live, (uint64_t)1);
     if (waiter)
         rv_wait_fire(&sv->rt->sched, w, waiter, RV_WOKEN, UINT32_MAX);
 }

@@ -193,7 +193,7 @@ static void look_at(struct rv_watchdog *dog, struct rv_worker *w, struct rv_watc
                    rv_load_relaxed(&w->n.passes) + rv_load_relaxed(&w->n.parks);
     if (did != q->did || rv_load_relaxed(&w->parked) != 0) {
         q->did = did;
-        q->since = now;
+        q->since = rv_clock_ns(); /* not `now`: this thread may have stood still before it looked */
         q->reported = false;
         return;
     }

@@ -75,7 +75,7 @@ static int locks(void *arg)
 static void child_of(reeve *rt, const struct host *h)
 {
     struct reeve_mutex mutex = { 0 };
-    alarm(20);
+    alarm(CHECK_SECONDS);
     MUST(reeve_post(rt, &(struct reeve_spawn){ .fn = nothing }) == -ECHILD);
     MUST(reeve_call(rt, nothing, NULL, 0) == -ECHILD);
     MUST(reeve_shutdown(rt, 0) == -ECHILD);
@@ -128,7 +128,7 @@ static int forks_and(void *arg)
         CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0);
         return status;
     }
-    alarm(20);
+    alarm(CHECK_SECONDS);
     close(2); /* it will complain */
     if (returns)
         return 0;

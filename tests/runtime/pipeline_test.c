@@ -97,7 +97,7 @@ static void launch(struct program *p, const char *const *more)
 #define START(p, ...)                                                                              \
     do {                                                                                           \
         make_folder(p);                                                                            \
-        start(p, (const char *const[]){ "--out", (p)->out, __VA_ARGS__, NULL });                   \
+        start(p, (const char *const[]){ "--out", (p)->out, "--drain", "100", __VA_ARGS__, NULL }); \
     } while (0)
 
 static void start(struct program *p, const char *const *more)
@@ -726,7 +726,8 @@ TEST(a_slow_file_stops_its_clients_at_their_sockets)
     struct listener l = { .cap = 64 << 20 };
     l.fd = make_fifo(&p);
     /* each record a window, and a line in the file */
-    start(&p, (const char *const[]){ "--out", p.out, "--window", "1", "--workers", "2", NULL });
+    start(&p, (const char *const[]){ "--out", p.out, "--window", "1", "--workers", "2", "--drain",
+                                     "100", NULL });
     size_t before = resident_kib(p.pid);
     int fd = peer_connect(p.port);
     size_t sent = send_until_stopped(fd, line, STOPPED_MOST);

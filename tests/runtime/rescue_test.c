@@ -41,6 +41,8 @@ struct scene {
     void (*happen)(struct scene *sc);           /* right before worker 0 is kept */
     bool pinned;                                /* one more waiter, at home on worker 0 */
     bool sleeps;                                /* it is kept by a call that blocks */
+    int64_t ms;                                 /* in how many a timer comes up */
+    uint64_t lent;                              /* how often worker 1 acted for worker 0 */
     reeve *rt;
     int fd[N + 1][2];
     reeve_task *task[N + 1];
@@ -122,12 +124,9 @@ static void play(struct scene *sc)
     struct reeve_stats st = stats_of(sc->rt);
     CHECK_LE(st.loans_taken, st.loans_given);
     CHECK_LE(st.loans_given, st.rescue_signals);
-    for (int i = 0; i < N; i++) {
-        if (sc->early[i])
-            continue;
-        CHECK_EQ(sc->ran_on[i], 1);
-        CHECK_GT(st.loans_taken, 0);
-    }
+    for (int i = 0; i < N; i++)
+        CHECK(sc->early[i] || sc->ran_on[i] == 1);
+    sc->lent = st.loans_taken;
     reeve_destroy(sc->rt);
     for (int i = 0; i <= N; i++)
         for (int k = 0; k < 2; k++)
@@ -154,11 +153,26 @@ static void check_all(const struct scene *sc, int result)
         CHECK_EQ(sc->result[i], result);
 }
 
-/* What does not come about by itself comes after worker 0 is kept. */
+/* What does not come about by itself comes after worker 0 is kept, and by way of worker 1. */
 static void check_none_early(const struct scene *sc)
 {
     for (int i = 0; i < N; i++)
         CHECK(!sc->early[i]);
+    CHECK_GT(sc->lent, 0);
+}
+
+/* Plays it with timers, until some come up while worker 0 is kept. If it stood still for that long,
+ * they have all done so before. */
+static void play_timed(int (*wait)(struct scene *sc, uint32_t i), void (*happen)(struct scene *sc),
+                       int result)
+{
+    for (int64_t ms = 50 * SLOWER, lent = 0; lent == 0; ms *= 2) {
+        struct scene sc = { .wait = wait, .happen = happen, .ms = ms };
+        play(&sc);
+        for (int i = 0; i < N; i++)
+            CHECK_EQ(sc.result[i], result);
+        lent = (int64_t)sc.lent;
+    }
 }
 
 TEST(completions_of_a_worker_that_computes_reach_their_tasks)
@@ -177,6 +191,7 @@ TEST(completions_of_a_worker_that_blocks_reach_their_tasks)
     struct scene sc = { .wait = read_byte, .happen = write_bytes, .sleeps = true };
     play(&sc);
     check_all(&sc, 1);
+    check_none_early(&sc);
 }
 
 TEST(what_is_pinned_to_a_worker_that_computes_waits_for_it)
@@ -184,6 +199,7 @@ TEST(what_is_pinned_to_a_worker_that_computes_waits_for_it)
     struct scene sc = { .wait = read_byte, .happen = write_bytes, .pinned = true };
     play(&sc);
     check_all(&sc, 1);
+    check_none_early(&sc);
     CHECK_EQ(sc.result[PINNED], 1);
     CHECK_EQ(sc.ran_on[PINNED], 0);
     CHECK(!sc.too_early);
@@ -191,8 +207,7 @@ TEST(what_is_pinned_to_a_worker_that_computes_waits_for_it)
 
 static int sleep_a_little(struct scene *sc, uint32_t i)
 {
-    (void)sc;
-    return reeve_sleep(reeve_in((int64_t)(50 * SLOWER + i) * REEVE_MS));
+    return reeve_sleep(reeve_in((sc->ms + i) * REEVE_MS));
 }
 
 static void nothing(struct scene *sc)
@@ -202,23 +217,18 @@ static void nothing(struct scene *sc)
 
 TEST(timers_of_a_worker_that_computes_fire)
 {
-    struct scene sc = { .wait = sleep_a_little, .happen = nothing };
-    play(&sc);
-    check_all(&sc, 0);
+    play_timed(sleep_a_little, nothing, 0);
 }
 
 static int read_in_vain(struct scene *sc, uint32_t i)
 {
     char byte;
-    return (int)reeve_read(sc->fd[i][0], &byte, 1,
-                           reeve_in((int64_t)(50 * SLOWER + i) * REEVE_MS));
+    return (int)reeve_read(sc->fd[i][0], &byte, 1, reeve_in((sc->ms + i) * REEVE_MS));
 }
 
 TEST(deadlines_of_operations_on_a_worker_that_computes_are_kept)
 {
-    struct scene sc = { .wait = read_in_vain, .happen = nothing };
-    play(&sc);
-    check_all(&sc, -ETIMEDOUT);
+    play_timed(read_in_vain, nothing, -ETIMEDOUT);
 }
 
 static void cancel_here(struct scene *sc)
@@ -232,6 +242,7 @@ TEST(what_a_task_asked_for_before_it_computes_is_done_meanwhile)
     struct scene sc = { .wait = read_byte, .happen = cancel_here };
     play(&sc);
     check_all(&sc, -ECANCELED);
+    check_none_early(&sc);
 }
 
 static int cancel_there(void *arg)
@@ -251,6 +262,7 @@ TEST(a_cancellation_from_elsewhere_reaches_a_worker_that_computes)
     struct scene sc = { .wait = read_byte, .happen = spawn_canceller };
     play(&sc);
     check_all(&sc, -ECANCELED);
+    check_none_early(&sc);
 }
 
 static int close_there(void *arg)
@@ -272,6 +284,7 @@ TEST(a_close_from_elsewhere_reaches_a_worker_that_computes)
     uring_or_skip();
     play(&sc);
     check_all(&sc, -ECANCELED);
+    check_none_early(&sc);
 }
 
 /* ---- the end of a runtime one of whose workers is kept --------------------------------------- */
@@ -489,6 +502,8 @@ TEST(a_stray_signal_does_no_harm)
         if (action_of(i) != (intptr_t)SIG_DFL)
             number = i;
     CHECK_NE(number, 0);
+    for (int k = 0; k < 2; k++) /* it serves already, but one of the threads may begin only now */
+        AWAIT(rv_load_relaxed(&sv.rt->sched.workers[k]->loan.tid) != 0);
     for (unsigned i = 0; i < times(2000); i++) {
         if (i % 2)
             CHECK_EQ(kill(getpid(), number), 0);

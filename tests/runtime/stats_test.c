@@ -9,17 +9,24 @@
 
 #include "runtime/runtime.h"
 #include "tests/runtime/server.h"
-#include "tests/turns.h"
+
+static struct reeve_stats now(void)
+{
+    return stats_of(reeve_self());
+}
+
+/* Yields until so many tasks more than in `was` have started; of one worker, so each of them has
+ * gone on until it waited, or ended. */
+static void await_started(const struct reeve_stats *was, uint64_t n)
+{
+    while (now().started - was->started < n)
+        CHECK_OK(reeve_sleep(0));
+}
 
 static int run(reeve_fn *scene, unsigned workers)
 {
     uring_or_skip();
     return reeve_run(scene, NULL, .workers = workers);
-}
-
-static struct reeve_stats now(void)
-{
-    return stats_of(reeve_self());
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
@@ -83,9 +90,9 @@ static int cancel_one_that_runs(void *arg)
 {
     (void)arg;
     reeve_task *t;
-    CHECK_OK(reeve_spawn(&t, wait_for_ever, NULL));
-    give_turns(); /* it waits now */
     struct reeve_stats a = now();
+    CHECK_OK(reeve_spawn(&t, wait_for_ever, NULL));
+    await_started(&a, 1);
     reeve_cancel(t);
     CHECK_OK(reeve_join(t, NULL, 0));
     struct reeve_stats b = now();
@@ -114,7 +121,7 @@ static int complete_late(void *arg)
     reeve_task *t;
     struct reeve_stats a = now();
     CHECK_OK(reeve_spawn(&t, leave_a_waiter, NULL));
-    give_turns(); /* its function has returned, its child waits */
+    await_started(&a, 2); /* its function has returned, its child waits */
     CHECK_EQ(now().completed, a.completed);
     CHECK_EQ(now().tasks_live - a.tasks_live, 2);
     reeve_cancel(t);
@@ -179,11 +186,12 @@ static int count_polls(void *arg)
     CHECK_EQ(c.polls - b.polls, 200);
     CHECK_GE(c.passes - b.passes, 200 / 61);
     CHECK_LE(c.passes - b.passes, 200);
-    for (int i = 0; i < 10; i++)
+    struct reeve_stats d = c;
+    for (unsigned i = 1; i <= 10 || d.parks - c.parks < 10; i++) { /* a late one need not park */
         CHECK_OK(reeve_sleep(reeve_in(REEVE_MS)));
-    struct reeve_stats d = now();
-    CHECK_EQ(d.timers_fired - c.timers_fired, 10);
-    CHECK_GE(d.parks - c.parks, 10);
+        d = now();
+        CHECK_EQ(d.timers_fired - c.timers_fired, i);
+    }
     CHECK_GE(d.enters - c.enters, d.parks - c.parks); /* it sleeps in the ring */
     return 0;
 }
@@ -200,15 +208,17 @@ TEST(a_post_to_a_sleeping_worker_is_injected_and_wakes_it)
     uring_or_skip();
     reeve *rt;
     CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .workers = 1 }));
-    for (unsigned i = 0; i < 10; i++) {
+    unsigned woken = 0; /* one that is about to sleep may find the task by itself */
+    for (unsigned i = 0; woken < 10; i++) {
         AWAIT(rv_load_acquire(&rt->sched.workers[0]->parked));
         struct reeve_stats a = stats_of(rt);
         CHECK_OK(reeve_post(rt, &(struct reeve_spawn){ .fn = end_well }));
         AWAIT(stats_of(rt).completed == i + 1);
         struct reeve_stats b = stats_of(rt);
         CHECK_EQ(b.injected - a.injected, 1);
-        CHECK_EQ(b.wakes_sent - a.wakes_sent, 1);
+        CHECK_LE(b.wakes_sent - a.wakes_sent, 1);
         CHECK_EQ(b.spawned - a.spawned, 1);
+        woken += b.wakes_sent > a.wakes_sent;
     }
     reeve_destroy(rt);
 }
@@ -299,8 +309,9 @@ static int run_out_of_buffers(void *arg)
         CHECK_EQ(reeve_buf_recv(e.fd, &held[i], LONG), 1);
     }
     peer_send(e.peer, "z", 1);
-    CHECK_EQ(reeve_buf_recv(e.fd, &held[2], reeve_in(REEVE_MS)), -ETIMEDOUT);
-    CHECK_GE(now().enobufs, 1);
+    do { /* a wait that is late from the beginning is none */
+        CHECK_EQ(reeve_buf_recv(e.fd, &held[2], reeve_in(REEVE_MS)), -ETIMEDOUT);
+    } while (now().enobufs == 0);
     reeve_buf_return(held[0]);
     reeve_buf_return(held[1]);
     CHECK_EQ(reeve_buf_recv(e.fd, &held[2], LONG), 1);
@@ -319,7 +330,9 @@ static int borrow_all(void *arg)
     CHECK_OK(reeve_buf_borrow(&held[0], 0));
     CHECK_OK(reeve_buf_borrow(&held[1], 0));
     CHECK_EQ(now().lease_waits, a.lease_waits);
-    CHECK_EQ(reeve_buf_borrow(&none, reeve_in(REEVE_MS)), -ETIMEDOUT);
+    do { /* a wait that is late from the beginning is none */
+        CHECK_EQ(reeve_buf_borrow(&none, reeve_in(REEVE_MS)), -ETIMEDOUT);
+    } while (now().lease_waits == a.lease_waits);
     CHECK_EQ(now().lease_waits - a.lease_waits, 1);
     CHECK_EQ(now().heap_leases - a.heap_leases, 2);
     reeve_buf_return(held[0]);
@@ -393,7 +406,8 @@ TEST(counters_only_grow_while_the_workers_go_on)
     CHECK_OK(reeve_create(&rt, &(struct reeve_opts){ .workers = 2 }));
     struct reeve_stats was = stats_of(rt);
     unsigned posted = 0;
-    for (unsigned i = 0; i < times(20000); i++) {
+    int64_t enough = rv_clock_ns() + 20 * REEVE_SEC; /* on a machine that is busy with much else */
+    for (unsigned i = 0; i < times(20000) && (i % 64 || rv_clock_ns() < enough); i++) {
         if (i % 10 == 0 && was.tasks_live < 1000) {
             CHECK_OK(reeve_post(rt, &(struct reeve_spawn){ .fn = work }));
             posted++;

@@ -646,7 +646,8 @@ static void run_traffic(uint32_t workers, size_t cap, bool impatient, int64_t un
     t.seen = rv_alloc_zero(PEERS * t.each);
     CHECK_EQ(host_run(workers, 100, has_traffic, &t), 0);
     settle_accounts(&t, true);
-    CHECK_GT(rv_load_relaxed(&t.sent), 0);
+    if (cap > 0 || !impatient) /* without a buffer perhaps no two have met in time */
+        CHECK_GT(rv_load_relaxed(&t.sent), 0);
     reeve_chan_destroy(t.c);
     rv_free((void *)t.seen);
 }

@@ -395,7 +395,8 @@ static void run_with_short_deques(const struct host_opts *o)
     for (uint32_t i = 0; i < h->s.nworkers; i++)
         h->s.workers[i]->lane[RV_NORMAL].deque.mask = mask;
     CHECK_EQ(rv_load_relaxed(&s.runs), 2000);
-    CHECK_GT(rv_load_relaxed(&h->s.injector.total), 1000 / 2);
+    if (o->virtual) /* real thieves may be faster than who fills the deque */
+        CHECK_GT(rv_load_relaxed(&h->s.injector.total), 1000 / 2);
     host_destroy(h);
 }
 

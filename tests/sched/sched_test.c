@@ -522,7 +522,8 @@ static void fail_each(const struct host_opts *o)
 {
     unsigned skipped = 0;
     bool failed = true;
-    for (uint64_t n = 1; failed; n++) {
+    /* How many points threads pass, and what they find no stack for, is different each time. */
+    for (uint64_t n = 1; failed || (!o->virtual && n <= 20); n++) {
         struct host *h = host_create_with(o);
         forget();
         rv_store_relaxed(&accepted, 0u);
@@ -541,10 +542,10 @@ static void fail_each(const struct host_opts *o)
         skipped += rv_load_relaxed(&skips) != 0;
         host_destroy(h);
         CHECK_LT(n, 1000);
-        if (!failed)
+        if (!failed && o->virtual)
             CHECK_GT(n, 20);
     }
-    if (o->pass_picks == 1)
+    if (o->pass_picks == 1 && o->virtual)
         CHECK_GT(skipped, 2);
 }
 
