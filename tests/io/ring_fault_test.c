@@ -294,7 +294,7 @@ TEST(under_files_the_nth_ring_call_may_fail_for_every_n)
     uring_or_skip();
     if (!rv_fault_available())
         SKIP("built without RV_FAULTS");
-    snprintf(pages_path, sizeof pages_path, "%s", scratch("pages"));
+    snprintf(pages_path, sizeof pages_path, "%.500s", scratch("pages"));
     CHECK_EQ(reeve_run(with_files, NULL, .workers = 2), 0);
     int fds = open_fds(), maps = ring_maps();
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
@@ -327,7 +327,7 @@ TEST(transfers_that_could_not_begin_at_once_begin_at_the_end_of_the_pass)
     uring_or_skip();
     if (!rv_fault_available())
         SKIP("built without RV_FAULTS");
-    snprintf(pages_path, sizeof pages_path, "%s", scratch("pages"));
+    snprintf(pages_path, sizeof pages_path, "%.500s", scratch("pages"));
     uint64_t n = 1;
     for (bool reached = true; reached; n++) {
         rv_fault_only("ring.submit");

@@ -253,7 +253,7 @@ static inline const char *store_path(void)
 {
     static char path[512];
     if (path[0] == '\0')
-        snprintf(path, sizeof path, "%s", scratch("store"));
+        snprintf(path, sizeof path, "%.500s", scratch("store"));
     return path;
 }
 

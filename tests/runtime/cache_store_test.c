@@ -827,7 +827,7 @@ TEST(a_full_disk_is_an_error_at_open_and_not_a_crash_later)
 {
     uring_or_skip();
     char path[600], disk[520];
-    snprintf(disk, sizeof disk, "%s", scratch("disk"));
+    snprintf(disk, sizeof disk, "%.500s", scratch("disk"));
     snprintf(path, sizeof path, "%s/file", disk);
     CHECK_EQ(mkdir(disk, 0755), 0);
     if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
