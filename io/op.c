@@ -110,15 +110,23 @@ void rv_op_queue(struct rv_io_worker *iw, struct rv_op *op)
     iw->driver->queue(iw, op);
 }
 
+/* It says that it was cancelled, and nobody asked for that: it was for a thread of the kernel's,
+ * and there could be none (RLIMIT_NPROC, or no memory). */
+static bool had_no_thread(const struct rv_io_worker *iw, uint8_t state, int32_t res)
+{
+    return res == -ECANCELED && state == RV_OPS_QUEUED && !iw->leaving;
+}
+
 /* Whether the request should simply be made again: nothing has happened, and nobody asked for its
  * end. A connect that was interrupted goes on by itself. */
-static bool again(struct rv_op *op, uint8_t state, int32_t res)
+static bool again(const struct rv_io_worker *iw, struct rv_op *op, uint8_t state, int32_t res)
 {
     if (state != RV_OPS_QUEUED || op->code == RV_OP_CONNECT)
         return false;
     if (res == -EINTR)
         return true;
-    return res == -EAGAIN && op->retries++ < RETRIES_MAX;
+    bool passing = res == -EAGAIN || had_no_thread(iw, state, res);
+    return passing && op->retries++ < RETRIES_MAX;
 }
 
 static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t state, int32_t res,
@@ -129,11 +137,13 @@ static void complete_task(struct rv_io_worker *iw, struct rv_op *op, uint8_t sta
         if (res <= 0)
             rv_lease_return(iw, op->addr);
     }
-    if (res < 0 && again(op, state, res)) {
+    if (res < 0 && again(iw, op, state, res)) {
         rv_count(&iw->n.retries, 1);
         rv_op_queue(iw, op);
         return;
     }
+    if (had_no_thread(iw, state, res))
+        res = -ENOMEM;
     bool nothing = res == -EINTR || res == -EAGAIN;
     op->res = nothing && state == RV_OPS_CANCELLING ? -ECANCELED : res;
     /* Releases the result to the task, which acquires it when it runs again; it owns the op then.

@@ -8,8 +8,9 @@
  * operations in flight end first, and the number is not reused under them.
  *
  * Errors that every call here has, besides its own: -EBADF: fd is not open, or is being closed;
- * -ECANCELED: the task is cancelled, or reeve_close(fd) came while it waited; -ETIMEDOUT; -ENOMEM;
- * and what the file system reports (-EIO, -ENOSPC, -EACCES, ...). A disk cannot be told to stop: an
+ * -ECANCELED: the task is cancelled, or reeve_close(fd) came while it waited; -ETIMEDOUT; -ENOMEM,
+ * also where the kernel cannot make the thread that is to do it (RLIMIT_NPROC); and what the file
+ * system reports (-EIO, -ENOSPC, -EACCES, ...). A disk cannot be told to stop: an
  * operation that is past its deadline, and has begun, is waited for, and its result returned. An
  * error after the deadline so means that nothing is under way any more, not that nothing was done.
  * Outside a task: abort.

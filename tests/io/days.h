@@ -1725,10 +1725,12 @@ static inline void strange(const struct row *row, int result, unsigned skip, ssi
                  result, got, what);
 }
 
-/* Nothing has happened to it: it is made again, by the io layer or by the stream. */
-static inline bool is_made_again(const struct row *row, int result)
+/* Nothing has happened to it: it is made again, by the io layer or by the stream. Nobody has asked
+ * for a cancellation, so one that comes says that the kernel had no thread for it, for a moment. */
+static inline bool is_made_again(const struct row *row, struct answered a, int result)
 {
-    return !(row->how & CONNECTS) && (result == -EINTR || result == -EAGAIN);
+    bool unasked = result == -ECANCELED && a.code != RV_OP_SEND_ZC;
+    return !(row->how & CONNECTS) && (result == -EINTR || result == -EAGAIN || unasked);
 }
 
 /* To have written nothing is no progress, and no reason: it is never taken for a success. */
@@ -1747,7 +1749,7 @@ static inline bool is_survived(const struct row *row, struct answered a, int res
 {
     bool file = a.code == RV_OP_REQUEST &&
                 (a.opcode == IORING_OP_FSYNC || a.opcode == RV_URING_OP_FTRUNCATE);
-    return row->how & OUTLIVES || is_made_again(row, result) || a.code == RV_OP_RECV_MULTI ||
+    return row->how & OUTLIVES || is_made_again(row, a, result) || a.code == RV_OP_RECV_MULTI ||
            (a.code == RV_OP_RECV_PICK && result == -ENOBUFS) ||
            (a.code == RV_OP_SEND_ZC && (result == -ENOMEM || result == -ENOBUFS)) ||
            (row->how & (AS_IS | GOES_ON) && !file);
@@ -1766,7 +1768,9 @@ static inline bool is_sane(const struct row *row, struct answered a, int result,
     if (got >= 0)
         return is_survived(row, a, result) &&
                (got == row->whole || (row->how & SOME && got > 0));
-    return got == result && !(row->how & OUTLIVES) && !is_made_again(row, result);
+    if (result == -ECANCELED && a.code == RV_OP_CONNECT)
+        return got == -ENOMEM;
+    return got == result && !(row->how & OUTLIVES) && !is_made_again(row, a, result);
 }
 
 /* What ends a stream, or spoils a log, for good. */
@@ -1816,7 +1820,7 @@ static inline struct answered day_cell(const struct row *row, int result, unsign
     if (!is_sane(row, a, result, got))
         strange(row, result, skip, got, "that is not sane");
     bool counted = a.code != RV_OP_RECV_MULTI && a.code != RV_OP_SEND_ZC;
-    if (a.met && counted && is_made_again(row, result) && COUNTER(retries) <= retries)
+    if (a.met && counted && is_made_again(row, a, result) && COUNTER(retries) <= retries)
         strange(row, result, skip, got, "it was not made again");
     if (result < 0)
         call_again(&d, row, a, result, skip, got);

@@ -647,3 +647,33 @@ TEST(without_a_pool_what_the_ring_does_not_know_is_an_error)
 {
     RUN(no_pool, .workers = 1, .offload_max = REEVE_NONE);
 }
+
+/* ---- the kernel's threads -------------------------------------------------------------------- */
+
+/* A sync is for a thread of the kernel's. */
+static int without_threads(void *arg)
+{
+    int fd = *(int *)arg;
+    struct rlimit was, none;
+    CHECK_EQ(getrlimit(RLIMIT_NPROC, &was), 0);
+    none = (struct rlimit){ 0, was.rlim_max };
+    CHECK_EQ(setrlimit(RLIMIT_NPROC, &none), 0);
+    uint64_t retries = COUNTER(retries);
+    CHECK_EQ(reeve_fsync(fd, LONG), -ENOMEM);
+    CHECK_GT(COUNTER(retries), retries);
+    CHECK_EQ(setrlimit(RLIMIT_NPROC, &was), 0);
+    CHECK_EQ(reeve_fsync(fd, LONG), 0);
+    return 0;
+}
+
+TEST(a_thread_that_the_kernel_cannot_make_is_no_cancellation)
+{
+    uring_or_skip();
+    int fd = memfd_create("sync", MFD_CLOEXEC);
+    CHECK_GE(fd, 0);
+    /* The limit is none for root. This thread alone: it is the worker. */
+    if (geteuid() == 0 && syscall(SYS_setresuid, 65534, 65534, 65534) < 0)
+        SKIP("this process cannot be anybody but root");
+    CHECK_EQ(reeve_run(without_threads, &fd, .workers = 1), 0);
+    close(fd);
+}
