@@ -839,7 +839,6 @@ static ssize_t copy_held(struct copy *c)
     return n;
 }
 
-/* With both numbers pinned. */
 static ssize_t copy_in_turn(struct copy *c)
 {
     ssize_t n = rv_writer_begin(rv_io_self(), c->to, c->until, &c->turn);
@@ -856,7 +855,8 @@ static ssize_t copy_in_turn(struct copy *c)
     return n;
 }
 
-static ssize_t copy(struct copy *c)
+/* Runs it with both numbers pinned, and looked at. */
+static ssize_t pinned(struct copy *c, ssize_t (*run)(struct copy *c))
 {
     struct rv_io_worker *iw = rv_io_self();
     ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
@@ -867,7 +867,7 @@ static ssize_t copy(struct copy *c)
     if (n == 0)
         n = look_at_both(c);
     if (n == 0)
-        n = copy_in_turn(c);
+        n = run(c);
     unpin(c);
     return n;
 }
@@ -877,16 +877,19 @@ ssize_t reeve_copy(int to, int from, size_t len, reeve_time until)
     struct copy c = { .to = to, .from = from, .deadline = until, .pipe = { -1, -1 } };
     c.left = len == 0 || len > SSIZE_MAX ? SSIZE_MAX : len;
     rv_io_enter("reeve_copy", &c.was);
-    ssize_t n = copy(&c);
+    ssize_t n = pinned(&c, copy_in_turn);
     rv_io_exit(c.was);
     return n;
 }
 
 /* ---- tee ------------------------------------------------------------------------------------- */
 
-/* With both numbers pinned. */
 static ssize_t tee_in_turn(struct copy *c)
 {
+    if (c->from_kind != A_PIPE || c->to_kind != A_PIPE)
+        return -EINVAL;
+    if (c->left == 0)
+        return 0;
     ssize_t n = rv_writer_begin(rv_io_self(), c->to, c->until, &c->turn);
     if (n < 0)
         return n;
@@ -898,30 +901,12 @@ static ssize_t tee_in_turn(struct copy *c)
     return n;
 }
 
-static ssize_t tee_once(struct copy *c)
-{
-    struct rv_io_worker *iw = rv_io_self();
-    ssize_t n = rv_wait_check(iw->io->sched, iw->w->cur);
-    if (n < 0)
-        return n;
-    c->until = rv_deadline(iw->w->cur, c->deadline);
-    n = pin(c);
-    if (n == 0)
-        n = look_at_both(c);
-    if (n == 0 && (c->from_kind != A_PIPE || c->to_kind != A_PIPE))
-        n = -EINVAL;
-    if (n == 0 && c->left > 0)
-        n = tee_in_turn(c);
-    unpin(c);
-    return n;
-}
-
 ssize_t reeve_tee(int to, int from, size_t len, reeve_time until)
 {
     struct copy c = { .to = to, .from = from, .deadline = until };
     c.left = least(len, SSIZE_MAX);
     rv_io_enter("reeve_tee", &c.was);
-    ssize_t n = tee_once(&c);
+    ssize_t n = pinned(&c, tee_in_turn);
     rv_io_exit(c.was);
     return n;
 }

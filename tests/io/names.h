@@ -126,4 +126,14 @@ static inline void await_count(RV_ATOMIC(uint64_t) *counter, uint64_t n)
         CHECK_OK(reeve_sleep(0));
 }
 
+/* As a dial does it. */
+static inline int resolve(const char *host, struct rv_names *ret, reeve_time until)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("resolve", &was);
+    int r = rv_resolve(iw->io->resolver, host, ret, until);
+    rv_io_exit(was);
+    return r;
+}
+
 #endif

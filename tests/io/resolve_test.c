@@ -17,15 +17,6 @@ static uint64_t count(RV_ATOMIC(uint64_t) *counter)
     return rv_load_relaxed(counter);
 }
 
-static int resolve(const char *host, struct rv_names *ret, reeve_time until)
-{
-    uint32_t was;
-    struct rv_io_worker *iw = rv_io_enter("resolve", &was);
-    int r = rv_resolve(iw->io->resolver, host, ret, until);
-    rv_io_exit(was);
-    return r;
-}
-
 /* Names that are known and not in use. */
 static uint32_t known_now(struct rv_resolver *r)
 {

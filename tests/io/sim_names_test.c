@@ -174,15 +174,6 @@ static void check_resolver(void)
 
 /* ---- tasks that ask -------------------------------------------------------------------------- */
 
-static int resolve(const char *host, struct rv_names *ret, reeve_time until)
-{
-    uint32_t was;
-    struct rv_io_worker *iw = rv_io_enter("resolve", &was);
-    int r = rv_resolve(iw->io->resolver, host, ret, until);
-    rv_io_exit(was);
-    return r;
-}
-
 /* An answer that was given to nobody else's question, and was true when it was asked for. */
 static void check_answer(int i, const struct rv_names *names, int64_t asked_at)
 {
