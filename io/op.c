@@ -323,17 +323,18 @@ void rv_op_message(struct rv_io_worker *iw, struct rv_op *op)
 
 /* What a close made of it, and no result of its own: an error, or the end that a shutdown brings.
  * A file that was synced or made while its descriptor was being closed was synced or made. */
-static bool is_by_close(const struct rv_op *op)
+static bool is_by_close(const struct rv_op *op, int res)
 {
-    if (op->res == 0 && op->code == RV_OP_REQUEST)
+    if (res == 0 && op->code == RV_OP_REQUEST)
         return rv_req_counts_bytes(op->addr);
-    return op->res <= 0;
+    return res <= 0;
 }
 
 int rv_op_result(struct rv_sched *s, const struct rv_op *op, bool closed)
 {
-    if (op->res != -ECANCELED && !(closed && is_by_close(op)))
-        return op->res;
+    int res = op->res; /* read once: a compiler may read it together with `state`, see (5) */
+    if (res != -ECANCELED && !(closed && is_by_close(op, res)))
+        return res;
     int why = rv_wait_why(s, rv_worker_self()->cur);
     return why ? why : -ECANCELED;
 }
