@@ -332,9 +332,22 @@ static int weight(int error, bool late)
     }
 }
 
-/* What to say of a race in which every attempt has failed: the first of the weightiest errors. */
+/* Whether the caller is cancelled, and its race with it. */
+static bool is_cancelled(const struct race *c)
+{
+    uint32_t was;
+    struct rv_io_worker *iw = rv_io_enter("reeve_dial", &was);
+    bool cancelled = rv_wait_check(c->sched, iw->w->cur) < 0;
+    rv_io_exit(was);
+    return cancelled;
+}
+
+/* What to say of a race in which every attempt has failed: the first of the weightiest errors. But
+ * those of a cancelled race say nothing: some were ended by that, or never began. */
 static int verdict(const struct race *c)
 {
+    if (is_cancelled(c))
+        return -ECANCELED;
     bool late = c->until <= reeve_now();
     int most = 0, error = 0;
     for (uint32_t i = 0; i < c->started; i++) {

@@ -80,10 +80,25 @@ static bool have_ipv6(void)
     return have;
 }
 
+/* The listener's end of that connection. Before it may lie one that came about while its dial gave
+ * it up. */
+static int accept_other_end(int listener, int fd)
+{
+    for (;;) {
+        int other = (int)CHECK_OK(reeve_accept(listener, LONG));
+        struct sockaddr_in is;
+        socklen_t len = sizeof is;
+        if (getpeername(other, (struct sockaddr *)&is, &len) == 0 &&
+            is.sin_port == address_of(fd).sin_port)
+            return other;
+        CHECK_EQ(reeve_close(other), 0);
+    }
+}
+
 /* Both ends of the dialled connection work, and it goes to the listener. */
 static void check_talks(int fd, int listener)
 {
-    int other = (int)CHECK_OK(reeve_accept(listener, LONG)), on = 0;
+    int other = accept_other_end(listener, fd), on = 0;
     socklen_t len = sizeof on;
     char buf[8];
     CHECK_EQ(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
@@ -104,7 +119,7 @@ static int one_address(void *arg)
 {
     (void)arg;
     char addr[64];
-    playing();
+    playing()->now = played_now; /* the name stays known */
     int listener = alive("One.TEST", addr);
     PLAY(.host = "one.test", .addr = { "127.0.0.1" });
     for (int i = 0; i < 2; i++)
@@ -217,14 +232,14 @@ static int dial_fails(void *arg)
     PLAY(.host = "none.test", .error = -ENOENT);
     PLAY(.host = "failed.test", .error = -EREMOTEIO);
     PLAY(.host = "nobody.test", .error = -EAGAIN);
-    int closed = alive("", addr);
-    uint16_t port = port_of(closed);
-    CHECK_EQ(reeve_close(closed), 0);
+    int elsewhere = alive("", addr); /* so nobody has that port on all addresses */
+    uint16_t port = port_of(elsewhere);
     for (unsigned i = 0; i < sizeof one / sizeof *one; i++) {
         snprintf(addr, sizeof addr, "%s:%u", one[i].host, port);
         CHECK_EQ(reeve_dial(addr, LONG), one[i].result);
     }
     CHECK_EQ(reeve_dial("none.test:0", LONG), -EINVAL);
+    CHECK_EQ(reeve_close(elsewhere), 0);
     CHECK_EQ(open_fds(), before);
     return 0;
 }
@@ -367,7 +382,7 @@ static int polls(void *arg)
 {
     (void)arg;
     char addr[64];
-    playing();
+    playing()->now = played_now; /* the name stays known */
     PLAY(.host = "two.test", .addr = { "127.0.0.2", "127.0.0.1" });
     int listener = alive("two.test", addr);
     CHECK_EQ(reeve_dial(addr, REEVE_POLL), -ETIMEDOUT); /* nobody knows the name */
@@ -520,7 +535,7 @@ static int any_moment(void *arg)
 {
     (void)arg;
     char addr[64];
-    playing();
+    playing()->now = played_now; /* asked for once: no lookup goes on when this ends */
     PLAY(.host = "three.test", .addr = { "127.0.0.2", "127.0.0.3", "127.0.0.1" });
     int listener = alive("three.test", addr), before = open_fds(), made = 0, ended = 0;
     reeve_time end = reeve_in(500 * REEVE_MS);
@@ -559,6 +574,37 @@ TEST(a_race_may_end_at_any_moment)
 {
     RUN(any_moment, .workers = 1);
     RUN(any_moment, .workers = 2);
+}
+
+/* A race that was cancelled before its last attempt began says that it was cancelled, although
+ * every other attempt was refused by then. */
+static int cancelled_at_once(void *arg)
+{
+    (void)arg;
+    char addr[64];
+    playing()->now = played_now;
+    PLAY(.host = "dead.test", .addr = { "127.0.0.2", "127.0.0.3", "127.0.0.4" });
+    int listener = alive("dead.test", addr); /* on 127.0.0.1, which is none of them */
+    for (uint32_t i = 0; i < 2000; i++) {
+        struct call c = { .addr = addr, .until = LONG, .result = -ECANCELED };
+        reeve_task *t;
+        CHECK_EQ(reeve_spawn(&t, dial_it, &c), 0);
+        for (uint32_t n = i * 7919 % 64; n > 0; n--)
+            CHECK_EQ(reeve_sleep(0), 0);
+        reeve_cancel(t);
+        CHECK_EQ(reeve_join(t, NULL, LONG), 0);
+        CHECK(c.result == -ECANCELED || c.result == -ECONNREFUSED);
+    }
+    CHECK_EQ(reeve_close(listener), 0);
+    play.n = 0;
+    return 0;
+}
+
+TEST(an_attempt_that_never_began_is_no_want_of_memory)
+{
+    RUN(cancelled_at_once, .workers = 1);
+    RUN(cancelled_at_once, .workers = 2);
+    RUN(cancelled_at_once, .workers = 4);
 }
 
 /* ---- Unix sockets ---------------------------------------------------------------------------- */
