@@ -33,6 +33,7 @@
  * worker's.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -138,6 +139,12 @@ static int sys_shutdown(int fd, int how)
 static int sys_close(int fd)
 {
     return call(SYS_close, fd, 0, 0, 0, 0);
+}
+
+static int sys_vacate(int fd, int nowhere)
+{
+    int r = call(SYS_dup3, nowhere, fd, O_CLOEXEC, 0, 0);
+    return r < 0 ? r : 0;
 }
 
 static int sys_socket_type(int fd)
@@ -461,6 +468,7 @@ const struct rv_io_driver rv_io_driver_uring = {
     .setsockopt = sys_setsockopt,
     .shutdown = sys_shutdown,
     .close = sys_close,
+    .vacate = sys_vacate,
     .socket_type = sys_socket_type,
     .pending = sys_pending,
     .cookie = sys_cookie,

@@ -13,7 +13,8 @@
  *     foreign -> ours                 [rv_fd_made]
  *     any     -> any, count + 1       [rv_fd_enter; a stream while it exists; a reader, a writer]
  *     any     -> closing              [rv_fd_close]
- *     closing, count 0 -> foreign, generation + 1, then close(2)    [rv_fd_settle_closing]
+ *     closing, count 0 -> vacated, then foreign, generation + 1, then close(2)
+ *                                     [rv_fd_settle_closing]
  *     ours    -> ours, generation + 1 [rv_fd_made, after a close(2) behind our back]
  *     ours    -> foreign, generation + 1 [rv_fd_file_made, likewise]
  *     foreign, count 0 -> ours                      [rv_fd_adopt]
@@ -26,6 +27,11 @@
  * (3) The kernel cannot hand out the number before settle() has reset the slot.
  * (4) What entered in one generation touches nothing of another: it carries the generation along,
  *     and leaves without a trace if that is over.
+ * (5) By (3) there is a moment in which the slot is foreign and the number still open. An op that
+ *     came in then would be queued on a file that nobody can reach any more, wait there for ever,
+ *     and keep it from being closed. So where other threads may come, the file leaves its number
+ *     before that, while the slot still says that it is closing; what is at the number in that
+ *     moment answers -EBADF to everything.
  *
  * Threads: everything - anyone; release - a task; forget - one, while no worker of its runtime
  * runs.
@@ -33,6 +39,7 @@
 #include "io/fdtab.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <reeve/net.h>
 #include <sched.h>
@@ -169,6 +176,33 @@ static uint64_t next_gen(uint64_t word)
     return (uint64_t)(gen ? gen : 1) << 32;
 }
 
+/* The calling thread's runtime; NULL: it is no worker. */
+static const struct rv_io *io_here(void)
+{
+    struct rv_worker *w = rv_worker_self();
+    return w && rv_io_of(w) ? rv_io_of(w)->io : NULL;
+}
+
+/* Whether somebody else may look at a descriptor while the caller closes it. */
+static bool is_watched(const struct rv_io_driver *driver)
+{
+    const struct rv_io *io = io_here();
+    return driver->vacate && !(io && rv_io_alone(io));
+}
+
+/* Empties the number; (5). A thread that is no worker opens what it needs for that. */
+static void vacate(const struct rv_io_driver *driver, int fd)
+{
+    const struct rv_io *io = io_here();
+    int before = errno, nowhere = io ? io->nowhere : open("/", O_PATH | O_CLOEXEC);
+    errno = before;
+    if (nowhere < 0)
+        return;
+    driver->vacate(fd, nowhere);
+    if (!io)
+        driver->close(nowhere);
+}
+
 void rv_fd_settle_closing(struct rv_fd *f, uint64_t word)
 {
     if (word & RV_FD_COUNT_MASK) {
@@ -177,6 +211,15 @@ void rv_fd_settle_closing(struct rv_fd *f, uint64_t word)
     }
     const struct rv_io_driver *driver = f->driver;
     RV_MUST(!f->ops && !f->sending && !f->stream && !f->first && !f->turns);
+    if (is_watched(driver)) {
+        rv_fd_unlock(f, word + RV_FD_COUNT_ONE); /* counted in, so that nobody else comes here */
+        vacate(driver, rv_fd_number(f));
+        uint64_t now = rv_fd_lock(f);
+        if (rv_fd_gen(now) != rv_fd_gen(word)) { /* closed behind our back, and made anew */
+            rv_fd_unlock(f, now);
+            return;
+        }
+    }
     f->driver = NULL;
     rv_fd_unlock(f, next_gen(word)); /* (3) */
     driver->close(rv_fd_number(f));
@@ -357,6 +400,20 @@ void rv_fd_file_made(struct rv_io_worker *iw, int fd)
     cut_done(iw, &c);
 }
 
+/* A foreign one that nobody uses, locked; it need not be open. */
+static int close_unused(struct rv_fd *f, uint64_t word)
+{
+    const struct rv_io_driver *driver = f->driver;
+    int fd = rv_fd_number(f);
+    if (is_watched(driver) && driver->socket_type(fd) != -EBADF) {
+        rv_fd_settle(f, word | RV_FD_CLOSING);
+        return 0;
+    }
+    f->driver = NULL;
+    rv_fd_unlock(f, word);
+    return driver->close(fd) == -EBADF ? -EBADF : 0;
+}
+
 int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen)
 {
     if (fd < 0)
@@ -370,12 +427,10 @@ int rv_fd_close(struct rv_io_worker *iw, int fd, uint32_t gen)
         rv_fd_unlock(f, word);
         return -EBADF;
     }
-    if (!(word & (RV_FD_OURS | RV_FD_COUNT_MASK))) { /* a foreign one that nobody uses */
-        rv_fd_unlock(f, word);
-        return driver_of(iw)->close(fd) == -EBADF ? -EBADF : 0;
-    }
     if (!f->driver)
         f->driver = driver_of(iw);
+    if (!(word & (RV_FD_OURS | RV_FD_COUNT_MASK)))
+        return close_unused(f, word);
     struct cut c = cut_off(iw, f, &word);
     if (!(word & RV_FD_COUNT_MASK)) {
         rv_fd_settle(f, word | RV_FD_CLOSING);

@@ -8,6 +8,7 @@
 #include "io/io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <reeve/net.h>
 #include <stddef.h>
 #include <string.h>
@@ -25,6 +26,8 @@
 #define BUFS_MAX 32768u             /* what a ring of buffers holds */
 #define STREAM_BUFS_MAX 8u          /* unread, of one stream */
 #define OPS_MAX (UINT32_C(1) << 28) /* the index in an id has 28 bits */
+
+static RV_ATOMIC(uint32_t) runtimes; /* that have an io state */
 
 static uint32_t round_up_pow2(uint32_t n)
 {
@@ -97,13 +100,17 @@ int rv_io_create(struct rv_io **ret_io, struct rv_sched *sched, const struct rv_
     if (!io)
         return -ENOMEM;
     memset(io, 0, sizeof *io);
+    rv_add_relaxed(&runtimes, 1);
     io->sched = sched;
+    io->nowhere = -1;
     io->driver = opts->driver ? opts->driver : &rv_io_driver_uring;
     int r = set_sizes(io, opts);
     if (r >= 0)
         r = io->driver->probe(&io->caps, opts->caps_off);
     if (r >= 0)
         r = rv_fd_table_init();
+    if (r >= 0 && io->driver->vacate) /* without it closing is as in other programs: fdtab.c (5) */
+        io->nowhere = open("/", O_PATH | O_CLOEXEC);
     if (r >= 0)
         r = rv_slab_init(&io->ops, sizeof(struct rv_op), ops_cap(sched), "io.op");
     if (r >= 0)
@@ -147,7 +154,15 @@ void rv_io_destroy(struct rv_io *io)
     rv_borrow_finish(&io->borrow);
     rv_arena_finish(&io->arena);
     io->sched->io = NULL;
+    if (io->nowhere >= 0)
+        io->driver->close(io->nowhere);
     rv_free(io);
+    rv_sub_relaxed(&runtimes, 1);
+}
+
+bool rv_io_alone(const struct rv_io *io)
+{
+    return io->sched->nworkers == 1 && rv_load_relaxed(&runtimes) == 1;
 }
 
 void rv_io_message(struct rv_worker *w, struct rv_msg *m)

@@ -254,6 +254,91 @@ TEST(any_thread_may_close)
     RUN(foreign_thread, .workers = 1);
 }
 
+/* ---- the moment before the number is free ---------------------------------------------------- */
+
+/* A slot says "foreign" just before the number is free. What a call finds there then must not be
+ * the file that is going: it would wait on it for ever. */
+static int spied, vacated, emptied;
+static struct rv_io_driver spy;
+
+static int spy_vacate(int fd, int nowhere)
+{
+    struct rv_op op = { .fd = fd };
+    if (fd == spied) {
+        vacated++;
+        CHECK_EQ(rv_fd_enter(rv_fd_slot(fd), &op), -EBADF);
+        CHECK_EQ(rv_fd_close(NULL, fd, 0), -EBADF);
+    }
+    return rv_io_driver_uring.vacate(fd, nowhere);
+}
+
+static int spy_close(int fd)
+{
+    char c;
+    if (fd == spied) {
+        struct rv_op op = { .fd = fd };
+        CHECK_EQ(rv_fd_enter(rv_fd_slot(fd), &op), 0);
+        CHECK(is_open(fd));
+        emptied = recv(fd, &c, 1, MSG_DONTWAIT) == -1 && errno == EBADF;
+        rv_fd_leave(rv_fd_slot(fd), &op);
+    }
+    return rv_io_driver_uring.close(fd);
+}
+
+static void *close_spied(void *arg)
+{
+    (void)arg;
+    CHECK_EQ(reeve_close(spied), 0);
+    return NULL;
+}
+
+static void look_on(int fd, bool from_outside, bool expect)
+{
+    pthread_t thread;
+    spied = fd;
+    vacated = emptied = 0;
+    if (!from_outside)
+        close_spied(NULL);
+    else if (pthread_create(&thread, NULL, close_spied, NULL) == 0)
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(vacated, expect);
+    CHECK_EQ(emptied, expect);
+    CHECK(!is_open(fd));
+    CHECK_EQ(reeve_close(fd), -EBADF);
+}
+
+static int goes_first(void *arg)
+{
+    (void)arg;
+    bool many = my_io()->io->sched->nworkers > 1;
+    spy = rv_io_driver_uring;
+    spy.vacate = spy_vacate;
+    spy.close = spy_close;
+    for (int i = 0; i < 4; i++) {
+        struct pair p = pair_make();
+        bool from_outside = i % 2, ours = i / 2;
+        int fd = p.fd;
+        if (!ours) {
+            fd = eventfd(1, EFD_CLOEXEC);
+            struct rv_op op = { .fd = fd }; /* as if somebody used it before */
+            CHECK_EQ(rv_fd_enter(rv_fd_slot(fd), &op), 0);
+            rv_fd_leave(rv_fd_slot(fd), &op);
+        }
+        rv_fd_slot(fd)->driver = &spy;
+        look_on(fd, from_outside, many || from_outside);
+        if (ours)
+            p.fd = -1;
+        pair_close(&p);
+    }
+    return 0;
+}
+
+TEST(the_file_leaves_its_number_before_anybody_may_use_that_again)
+{
+    RUN(goes_first, .workers = 1);
+    RUN(goes_first, .workers = 2);
+}
+
 /* ---- descriptors from elsewhere -------------------------------------------------------------- */
 
 static int foreign_fd(void *arg)
@@ -290,9 +375,10 @@ static int abandoned(void *arg)
     CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
     struct reading r = { .fd = ends[0] };
     reeve_task *t;
+    uint64_t sqes = COUNTER(sqes);
     CHECK_EQ(reeve_spawn(&t, read_some, &r), 0);
-    await_waiter(ends[0], AN_OP);
-    CHECK_EQ(reeve_sleep(reeve_in(REEVE_MS)), 0); /* a sleep submits what is queued */
+    while (COUNTER(sqes) == sqes) /* until the kernel has it */
+        CHECK_EQ(reeve_sleep(0), 0);
     int peer = peer_connect(listener);
     close(ends[0]);
     int fd = (int)CHECK_OK(reeve_accept(listener, LONG));
