@@ -50,7 +50,7 @@ static int root(void *arg)
     if (argv[1])
         return ask(argv[1], argv[2] ? argv[2] : "");
     int listener = reeve_listen("127.0.0.1:0", 0), r; /* a port that is free */
-    if (listener < 0 || (r = reeve_go(shout, &listener)) < 0)
+    if (listener < 0 || (r = reeve_go(shout, &listener, .copy = sizeof listener)) < 0)
         return listener < 0 ? listener : r;
     struct sockaddr_in in;
     getsockname(listener, (struct sockaddr *)&in, &(socklen_t){ sizeof in });

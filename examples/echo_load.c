@@ -40,7 +40,7 @@ struct config config = {
     .poisson = true, .seed = 1, .queue = 1024, .nice = NICE_AS_IS,
 };
 struct addrinfo *target;
-volatile sig_atomic_t interrupted;
+atomic_bool interrupted;
 
 _Noreturn void die(const char *fmt, ...)
 {
@@ -360,7 +360,7 @@ static void report(struct loader *t, uint64_t idle_closed)
 static void on_signal(int signo)
 {
     (void)signo;
-    interrupted = 1;
+    interrupted = true;
 }
 
 /* How many of the idle connections the server has closed meanwhile. */

@@ -15,6 +15,7 @@
 #include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -103,7 +104,7 @@ extern struct config config;
 extern struct addrinfo *target;
 extern unsigned char *pattern;
 extern int64_t begin_ns, end_ns; /* of the measured window */
-extern volatile sig_atomic_t interrupted;
+extern atomic_bool interrupted; /* by a signal, on whichever thread it came */
 
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

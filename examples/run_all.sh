@@ -112,7 +112,8 @@ pipeline_server() {
     if await_port "$port" && await_port "$subscribe_port" &&
         exec 3<>"/dev/tcp/127.0.0.1/$port" 4<>"/dev/tcp/127.0.0.1/$subscribe_port"; then
         timeout 60 head -n 1 <&4 >>"$output" # the heading: from now on it hears everything
-        printf 'cpu 3\ncpu 5\nroom.kitchen 21.5\ndebug.x 1\noops\n' >&3
+        # in one piece: printf writes line by line, and what comes late is in another window
+        cat >&3 <<<$'cpu 3\ncpu 5\nroom.kitchen 21.5\ndebug.x 1\noops'
         timeout 60 head -n 2 <&3 >>"$output"
     fi
     kill -TERM "$server"

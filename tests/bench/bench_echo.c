@@ -212,7 +212,7 @@ static void emit_allocs(struct bench *b, const char *case_name, int conns, int w
     }
     int r = bench_load_start(b, &holder, addr, &load);
     if (r == 0) {
-        r = bench_await(&server, "counted ", b->quick ? 20000 : 60000, &counted);
+        r = bench_await(&server, "counted ", 60000, &counted);
         bench_stop(&holder, SIGTERM, STOP_MS);
     }
     if (r == 0)

@@ -108,14 +108,14 @@ struct borrowing {
     reeve_time until;
     int result, order;
 };
-static int order;
+static RV_ATOMIC(int) order; /* on two workers both may be served at once */
 
 static int borrow_in_task(void *arg)
 {
     struct borrowing *w = arg;
     struct reeve_buf *b;
     w->result = reeve_buf_borrow_aligned(&b, w->bytes, w->until);
-    w->order = ++order;
+    w->order = 1 + rv_add_relaxed(&order, 1);
     if (w->result == 0)
         reeve_buf_return(b);
     return 0;
@@ -136,7 +136,7 @@ static int in_order(void *arg)
     uint64_t waits = stats().waits;
     struct borrowing large = { all, LONG, 1, 0 }, small = { 4096, LONG, 1, 0 };
     reeve_task *t, *u;
-    order = 0;
+    rv_store_relaxed(&order, 0);
     CHECK_EQ(reeve_spawn(&t, borrow_in_task, &large), 0);
     await_waits(waits + 1);
     CHECK_EQ(reeve_spawn(&u, borrow_in_task, &small), 0); /* there would be room for it */

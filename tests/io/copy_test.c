@@ -30,18 +30,6 @@ struct end {
     int listener; /* OURS_END */
 };
 
-/* Waits for a thread as a task. To stand still in pthread_join would keep the worker out of its
- * ring: of a request that a thread of the kernel's has made the last reference to the file may be
- * given back at the next entry only, long after its completion, and so the reader of a pipe that
- * was closed meanwhile would not see its end. */
-static void join_thread(pthread_t thread)
-{
-    int r;
-    while ((r = pthread_tryjoin_np(thread, NULL)) == EBUSY)
-        CHECK_OK(reeve_sleep(reeve_in(REEVE_MS / 10)));
-    CHECK_EQ(r, 0);
-}
-
 static int make_file(int flags)
 {
     char path[] = "/tmp/reeve_copy_XXXXXX";

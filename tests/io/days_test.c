@@ -358,8 +358,8 @@ static int waits(void *arg)
     case 4:
         c->result = reeve_recvfrom(d->dgram[1], d->buf, 8, NULL, NULL, LONG);
         break;
-    case 5:
-        c->result = reeve_wait_fd(d->pipe[0], POLLIN, LONG);
+    case 5: /* for either: the number's next owner may be the end that is written to */
+        c->result = reeve_wait_fd(d->pipe[0], POLLIN | POLLOUT, LONG);
         break;
     case 6:
         c->result = reeve_pread(d->file, d->buf, 1, 0, LONG); /* of a pipe it would wait for more */

@@ -242,7 +242,7 @@ static int in_parts(void *arg)
     CHECK_EQ(pthread_create(&thread, NULL, drain_pattern, &d), 0);
     CHECK_EQ(reeve_pwritev(fds[1], v, LARGE, 0, LONG), LARGE * LARGE_LEN);
     close(fds[1]);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
+    join_thread(thread);
     CHECK_EQ(d.total, LARGE * LARGE_LEN);
     close(fds[0]);
     for (int i = 0; i < LARGE; i++)

@@ -11,6 +11,7 @@
 #define TESTS_IO_PAIR_H
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -205,6 +206,18 @@ static inline void await_closed(int fd)
 {
     while (is_open(fd))
         reeve_sleep(0);
+}
+
+/* Waits for a thread as a task. To stand still in pthread_join would keep the worker out of its
+ * ring: of a request that a thread of the kernel's has made the last reference to the file may be
+ * given back at the next entry only, long after its completion, and so the reader of a pipe that
+ * was closed meanwhile would not see its end. */
+static inline void join_thread(pthread_t thread)
+{
+    int r;
+    while ((r = pthread_tryjoin_np(thread, NULL)) == EBUSY)
+        CHECK_OK(reeve_sleep(reeve_in(REEVE_MS / 10)));
+    CHECK_EQ(r, 0);
 }
 
 #endif

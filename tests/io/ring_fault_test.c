@@ -329,7 +329,9 @@ TEST(transfers_that_could_not_begin_at_once_begin_at_the_end_of_the_pass)
         SKIP("built without RV_FAULTS");
     snprintf(pages_path, sizeof pages_path, "%.500s", scratch("pages"));
     uint64_t n = 1;
-    for (bool reached = true; reached; n++) {
+    /* Again until one at least has failed: where the files open one after another, no pass has so
+     * many transfers that they begin at once. */
+    for (bool reached = true; reached || n == 1; n += reached) {
         rv_fault_only("ring.submit");
         rv_fault_fail_nth(n);
         CHECK_EQ(reeve_run(reads_only, NULL, .workers = 1), 0);
@@ -337,5 +339,4 @@ TEST(transfers_that_could_not_begin_at_once_begin_at_the_end_of_the_pass)
         rv_fault_off();
         CHECK_LT(n, 1000);
     }
-    CHECK_GT(n, 2); /* one at least has failed */
 }

@@ -24,6 +24,7 @@
 
 #include "mem/alloc.h"
 #include "mem/fault.h"
+#include "sched/grace.h"
 #include "sched/park.h"
 #include "sched/pick.h"
 #include "sched/dispatch.h"
@@ -196,6 +197,7 @@ static inline struct host_counts host_counts(struct host *h)
 static inline void host_check_clean(struct host *h)
 {
     struct rv_stack_stats stacks;
+    rv_grace_wait(); /* who woke its last task from elsewhere may not be through with it */
     struct host_counts n = host_counts(h);
     for (uint32_t i = 0; i < h->s.nworkers; i++) {
         struct rv_worker *w = h->s.workers[i];

@@ -464,7 +464,7 @@ static int spawns_the_pinned(void *arg)
         CHECK_OK(reeve_spawn(i % 3 ? &t : NULL, stays, (void *)(uintptr_t)&homes[i % 4],
                              .worker = 1 + i % 4));
         CHECK_OK(reeve_go(wanders, NULL));
-        if (i % 5 == 1)
+        if (i % 15 == 1)
             CHECK_OK(reeve_join(t, NULL, 0));
     }
     return 0;
