@@ -68,9 +68,9 @@ report_done() {
 
 # ThreadSanitizer needs its address ranges free, which address randomisation does not promise.
 launcher() {
-    if [ "$1" = tsan ] && setarch -R true 2>/dev/null; then
-        echo "setarch -R"
-    fi
+    case $1 in
+    tsan | stalls) ! setarch -R true 2>/dev/null || echo "setarch -R" ;;
+    esac
 }
 
 run_preset() {
