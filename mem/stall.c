@@ -19,7 +19,7 @@
  * which takes a worker and its tasks for threads of their own. */
 #define RV_PLAIN __attribute__((no_instrument_function, no_sanitize("thread")))
 
-enum { CALLS = 1 << 14, SHORT = 12, LONG = 1 }; /* of so many calls so many stall */
+enum { CALLS = 1 << 17, SHORT = 12, LONG = 1 }; /* of so many calls so many stall */
 #define SHORT_NS 512000
 #define LONG_NS 5000000
 
@@ -42,7 +42,7 @@ static RV_PLAIN uint64_t draw(void)
 static RV_PLAIN void stall(void)
 {
     uint64_t x = draw();
-    uint32_t which = x >> 20 & (CALLS - 1);
+    uint32_t which = (uint32_t)(x >> 20) & (CALLS - 1);
     if (__builtin_expect(which >= SHORT + LONG, 1))
         return;
     int before = errno;

@@ -42,6 +42,10 @@ struct pair {
         CHECK_EQ(reeve_run(fn, NULL, __VA_ARGS__), 0);                                             \
     } while (0)
 
+/* For a test that calls functions of the library's inside: it does so without the marks of the
+ * public calls, so nobody may stand in for its worker meanwhile (sched/loan.h). */
+#define NO_RESCUE .rescue_signal = -1
+
 /* In turns on one worker and on two. */
 #define RUN_BOTH(fn)                                                                               \
     do {                                                                                           \

@@ -245,7 +245,7 @@ static int leave_early(void *arg)
 TEST(who_was_taken_along_leaves_at_his_deadline_and_the_others_get_on)
 {
     RUN(leave_early, .workers = 1);
-    RUN(leave_early, .workers = 2);
+    RUN(leave_early, .workers = 2, NO_RESCUE);
 }
 
 /* Taken along, and the deadline passes at about the time at which the peer reads: whichever comes
@@ -300,7 +300,7 @@ static int late_or_not(void *arg)
 TEST(a_passenger_is_told_that_his_time_is_over_only_if_bytes_of_his_did_not_go_out)
 {
     RUN(late_or_not, .workers = 1);
-    RUN(late_or_not, .workers = 2);
+    RUN(late_or_not, .workers = 2, NO_RESCUE);
 }
 
 static int closed_together(void *arg)
@@ -332,7 +332,7 @@ static int closed_together(void *arg)
 TEST(a_close_ends_those_who_are_on_their_way_together)
 {
     RUN(closed_together, .workers = 1);
-    RUN(closed_together, .workers = 2);
+    RUN(closed_together, .workers = 2, NO_RESCUE);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------- */

@@ -857,7 +857,7 @@ static int held_stream(void *arg)
 TEST(who_holds_a_stream_finds_first_the_leases_then_the_socket)
 {
     RUN(held_stream, .workers = 1);
-    RUN(held_stream, .workers = 2);
+    RUN(held_stream, .workers = 2, NO_RESCUE);
 }
 
 static int close_while_held(void *arg)
@@ -1044,7 +1044,7 @@ TEST(each_optional_capability_can_be_missing)
     for (size_t i = 0; i < sizeof optional / sizeof *optional; i++) {
         setenv("REEVE_CAPS_OFF", optional[i].name, 1);
         for (unsigned workers = 1; workers <= 2; workers++) {
-            int r = reeve_run(all_kinds, NULL, .workers = workers);
+            int r = reeve_run(all_kinds, NULL, .workers = workers, NO_RESCUE);
             if (r != optional[i].says)
                 check_failed(__FILE__, __LINE__, "without %s: %d", optional[i].name, r);
             if (optional[i].says || i % 8 != 3) /* the heavy part, for some of them */
