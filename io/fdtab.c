@@ -31,7 +31,7 @@
  *     came in then would be queued on a file that nobody can reach any more, wait there for ever,
  *     and keep it from being closed. So where other threads may come, the file leaves its number
  *     before that, while the slot still says that it is closing; what is at the number in that
- *     moment answers -EBADF to everything.
+ *     moment answers -EBADF to every transfer.
  *
  * Threads: everything - anyone; release - a task; forget - one, while no worker of its runtime
  * runs.

@@ -138,7 +138,7 @@ struct rv_io {
     size_t zc_bytes_min;            /* leases from so many bytes on are sent without a copy */
     RV_ATOMIC(uint32_t) zc_mute;    /* 1: this kernel does not tell whether it copied after all */
     uint32_t bufs;                  /* per worker, a power of two */
-    int nowhere;                    /* opened with O_PATH: every operation says -EBADF; or -1 */
+    int nowhere;                    /* opened with O_PATH: every transfer says -EBADF; or -1 */
     /* What a stream may hold unread before it stops; half as much more may come: stream.c (10). */
     uint32_t stream_bytes_max, stream_bufs_max;
 };
@@ -173,8 +173,7 @@ void rv_io_left(struct rv_io_worker *iw);
 /* Adds a worker's counters to *sum, which is its caller's alone. */
 void rv_io_counters_add(struct rv_io_counters *sum, const struct rv_io_counters *n);
 
-/* Whether no other thread can be inside of a call of the io layer: this is the one worker of the
- * only runtime. */
+/* Whether no other thread can begin an operation: this is the one worker of the only runtime. */
 bool rv_io_alone(const struct rv_io *io);
 
 static inline struct rv_io_worker *rv_io_of(struct rv_worker *w)
